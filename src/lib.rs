@@ -1,0 +1,9 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod metrics;
+pub mod model;
+pub mod shutdown;
+
+pub mod log;
+
+pub mod hub;

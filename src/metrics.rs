@@ -1,0 +1,31 @@
+//! Every metric's name, kind and help on one page. Labels come from enums or the catalogue, never from what a client sent.
+
+use metrics::Unit;
+
+pub const RECORDS_SKIPPED: &str = "sluice_records_skipped_total";
+pub const CATCHUP_READS: &str = "sluice_catchup_reads_total";
+pub const CATCHUP_READ_BYTES: &str = "sluice_catchup_read_bytes_total";
+pub const STREAMS_OPEN: &str = "sluice_streams_open";
+pub const STREAMS_CLOSED: &str = "sluice_streams_closed_total";
+pub const RING_BYTES: &str = "sluice_ring_bytes";
+pub const CHANNELS: &str = "sluice_channels";
+pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
+pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
+pub const APPEND_SECONDS: &str = "sluice_append_seconds";
+pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
+
+/// Tells the recorder what each metric means. Once, at the start.
+pub fn describe() {
+    use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
+    counter!(RECORDS_SKIPPED, Unit::Count, "Records that are not a JSON object, and so were not sent to readers");
+    counter!(CATCHUP_READS, Unit::Count, "Blocks read from the log for readers behind the ring");
+    counter!(CATCHUP_READ_BYTES, Unit::Bytes, "Bytes read from the log for readers behind the ring");
+    gauge!(STREAMS_OPEN, Unit::Count, "Streams open now");
+    counter!(STREAMS_CLOSED, Unit::Count, "Streams that ended, by reason");
+    gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
+    gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
+    counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream");
+    counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause");
+    histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
+    counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
+}

@@ -1,0 +1,31 @@
+//! The words of the project as types: what can be wrong with them is refused when they are made, and nowhere else.
+//!
+//! - `position` topic, partition, offset, timestamp
+//! - `bookmark` a reader's place in every partition of its set, and the `id:` line that carries it
+//! - `client_id` the places a reader asks for: every shape of `Last-Event-ID`
+//! - `since` the times a reader asks for
+//! - `record` an event in the log
+//! - `stream` stream names and stream sets
+//! - `client` who is asking
+//! - `json` the members of a JSON object, byte for byte
+//! - `units` durations, sizes and lists as config writes them
+//!
+//! Knows no I/O, no async, no configuration.
+
+mod bookmark;
+mod client;
+mod client_id;
+pub mod json;
+mod position;
+mod record;
+mod since;
+mod stream;
+pub mod units;
+
+pub use bookmark::{Bookmark, ID_BYTES_MAX, Place};
+pub use client::ClientKey;
+pub use client_id::{AskedPlace, ClientId, IdError, Mark};
+pub use position::{Offset, Partition, Timestamp, Topic};
+pub use record::{NewRecord, Record};
+pub use since::{SinceError, parse_since};
+pub use stream::{NameError, StreamName, StreamSet, parse_stream_names};
