@@ -6,4 +6,5 @@ pub mod shutdown;
 
 pub mod log;
 
+pub mod http;
 pub mod hub;

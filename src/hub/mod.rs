@@ -1,44 +1,61 @@
 //! The readers' half: one tail per host, many channels, readers that pull.
 //!
-//! - `tail` reads the log once for everybody and pushes frames into the channels' rings
-//! - `channel` one stream set's live frames; `ring` the newest of them, one question with three answers
+//! - `tail` reads the log once for everybody and pushes records into the channels
+//! - `channels` all channels of the host; `channel` one stream set's live frames
+//! - `ring` the newest frames of a channel: one question with three answers
 //! - `frame` a record encoded for the wire: the channel's head and the record's shared body
 //! - `place` where a reader starts: id, time or live, resolved against the ring and the log
 //! - `catchup` blocks read from the log for readers behind the ring, shared by all of them
-//! - `subscription` one reader's bookmark, and what comes after it
+//! - `subscription` one reader's bookmark, and what comes after it; `delivery` what it is given to write
 //! - `wake` one wake per worker; each worker wakes its own readers
 //! - `registry` all readers of the host
 //!
 //! Knows no HTTP server, no addresses (a reader's `ClientKey` is opaque), no intake, and no engine: only `dyn Log`.
 
+mod catchup;
+mod channel;
+mod channels;
+mod delivery;
+mod frame;
+mod options;
+mod place;
+mod registry;
+mod ring;
+mod subscription;
+mod tail;
+mod wake;
+
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod testing;
+
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::log::Log;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use self::catchup::CatchUp;
+use self::channel::Channel;
+use self::channels::Channels;
+use self::place::{ResolveError, Resolved};
+use self::wake::Bell;
+use crate::log::{Log, ReadError};
 use crate::model::{ClientId, ClientKey, StreamSet, Timestamp, Topic};
 use crate::shutdown::Stop;
 
-/// Limits and times of the readers' half.
-#[derive(Debug, Clone, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Bytes of frames kept in all rings. Sized from the machine's memory if not given.
-    #[serde(deserialize_with = "crate::model::units::optional_bytes")]
-    pub ring_bytes: Option<u64>,
-    /// Silence after which a reader gets a comment line.
-    #[serde(deserialize_with = "crate::model::units::duration")]
-    pub heartbeat: Duration,
-    /// How long readers are asked to wait before they reconnect; jittered.
-    #[serde(deserialize_with = "crate::model::units::duration")]
-    pub retry: Duration,
-}
+pub use self::delivery::Delivery;
+pub use self::frame::{Body, Frame, Head};
+pub use self::options::Options;
+pub use self::registry::{Reader, Registry};
+pub use self::subscription::{Next, Subscription};
+pub use self::wake::{Turn, Worker};
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { ring_bytes: None, heartbeat: Duration::from_secs(10), retry: Duration::from_secs(3) }
-    }
-}
+/// How long a place waits before it asks a log again that did not answer.
+const RESOLVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a reader wants to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,59 +87,112 @@ pub enum SubscribeError {
 
 /// The readers' half of the host. Cheap to clone.
 #[derive(Clone)]
-pub struct Hub {}
+pub struct Hub {
+    shared: Arc<Shared>,
+    stop: Stop,
+}
+
+struct Shared {
+    options: Options,
+    log: Arc<dyn Log>,
+    engine: Handle,
+    catchup: Arc<CatchUp>,
+    registry: Arc<Registry>,
+    channels: Mutex<Channels>,
+    bells: Mutex<Vec<Arc<Bell>>>,
+    caught_up: AtomicBool,
+}
 
 impl Hub {
     /// Starts the tail on `engine`. `warm` sets get their rings filled from the log at once.
     pub fn start(
-        _options: Options,
-        _log: Arc<dyn Log>,
-        _topics: Vec<Topic>,
-        _warm: Vec<StreamSet>,
-        _engine: &tokio::runtime::Handle,
-        _stop: Stop,
-    ) -> Self {
-        unimplemented!()
+        options: Options,
+        log: Arc<dyn Log>,
+        topics: Vec<Topic>,
+        warm: &[StreamSet],
+        engine: &Handle,
+        stop: Stop,
+    ) -> Result<Self, SubscribeError> {
+        let mut channels = Channels::new(options.ring_bytes_or_default());
+        for set in warm {
+            channels.get_or_open(set, true)?;
+        }
+        let shared = Arc::new(Shared {
+            catchup: CatchUp::new(log.clone(), engine.clone()),
+            options,
+            log,
+            engine: engine.clone(),
+            registry: Arc::default(),
+            channels: Mutex::new(channels),
+            bells: Mutex::default(),
+            caught_up: AtomicBool::new(false),
+        });
+        engine.spawn(tail::run(shared.clone(), topics, stop.clone()));
+        Ok(Self { shared, stop })
     }
 
     /// One reader. Its place may still be unresolved: see [`Subscription::settle`].
-    pub fn subscribe(&self, _set: StreamSet, _from: From, _who: Who) -> Result<Subscription, SubscribeError> {
-        unimplemented!()
+    pub fn subscribe(&self, set: &StreamSet, from: From, who: Who) -> Result<Subscription, SubscribeError> {
+        if let From::Id(id) = &from
+            && !id.places().iter().any(|place| set.topics().contains(&place.partition.topic))
+        {
+            return Err(SubscribeError::ForeignId);
+        }
+        let channel = self.shared.channels.lock().get_or_open(set, false)?;
+        let entry = self.shared.registry.enter(set.clone(), who);
+        let shared = self.shared.clone();
+        if let Some(bookmark) = place::from_ring(&shared, &channel, &from) {
+            if !bookmark.has_an_id() {
+                return Err(SubscribeError::TooManyPartitions(bookmark.places().len()));
+            }
+            return Ok(Subscription::resolved(shared, channel, bookmark, entry));
+        }
+        let resolving = self.shared.engine.spawn(resolve(shared.clone(), channel.clone(), from));
+        Ok(Subscription::resolving(shared, channel, resolving, entry))
     }
 
     /// Whether all that was in the log when the tail began has been delivered, and the log answers.
     pub fn caught_up(&self) -> bool {
-        unimplemented!()
+        self.shared.caught_up()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// The part of the hub that lives on one worker thread: made there, and its `run` spawned there.
-    pub fn worker(&self) -> Rc<Worker> {
-        unimplemented!()
+    pub fn worker(&self, end_spread: Duration) -> Rc<Worker> {
+        let bell = Arc::<Bell>::default();
+        self.shared.bells.lock().push(bell.clone());
+        Worker::new(bell, self.stop.clone(), self.shared.options.heartbeat, end_spread)
     }
 }
 
-/// Wakes the readers of one worker thread.
-pub struct Worker {}
+impl Shared {
+    fn caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
 
-impl Worker {
-    /// Runs until the stop is over.
-    pub async fn run(self: Rc<Self>) {
-        unimplemented!()
+    /// How long readers are asked to wait before they reconnect, jittered by a quarter to either side so that those
+    /// who were cut together do not come back together.
+    fn retry_ms(&self) -> u64 {
+        let retry = u64::try_from(self.options.retry.as_millis()).unwrap_or(u64::MAX).clamp(1_000, 48_000);
+        fastrand::u64(retry * 3 / 4..=retry * 5 / 4).max(1_000)
+    }
+
+    fn ring_bells(&self) {
+        self.bells.lock().iter().for_each(|bell| bell.ring());
     }
 }
 
-/// One reader's bookmark, and what comes after it.
-pub struct Subscription {}
-
-impl Subscription {
-    /// Waits, at most this long, until the place is known. What the reader has to be told about it is then in
-    /// [`Subscription::notice`]; a place that is resolved later tells it in the stream alone.
-    pub async fn settle(&mut self, _at_most: Duration) -> Result<(), SubscribeError> {
-        unimplemented!()
-    }
-
-    /// What was asked and what is given, where they differ: for the header `Sluice-Notice`. ASCII, one line.
-    pub fn notice(&self) -> Option<&str> {
-        unimplemented!()
+/// Asks until the log answers: its being away never refuses a reader.
+async fn resolve(shared: Arc<Shared>, channel: Arc<Channel>, from: From) -> Result<Resolved, ResolveError> {
+    loop {
+        match place::from_log(&shared, &channel, &from).await {
+            Err(ResolveError::Log(ReadError::Unavailable(_))) => tokio::time::sleep(RESOLVE_AGAIN_AFTER).await,
+            // Retention passed the place while it was being asked: ask anew.
+            Err(ResolveError::Log(ReadError::Gone { .. })) => {}
+            answer => return answer,
+        }
     }
 }

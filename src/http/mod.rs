@@ -1,0 +1,2 @@
+mod reader;
+mod sse;

@@ -1,0 +1,230 @@
+//! A reader's loop, on a socket that has left actix: ring entries straight into the socket, no queue, no copy, no
+//! buffer. What a slow reader has not taken is a bookmark, and at most one event pinned.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::sse::Framing;
+use crate::hub::{Delivery, Next, Subscription, Turn, Worker};
+
+/// Rounds of write after which a fast reader lets the others of its worker run.
+const ROUNDS_MAX: usize = 16;
+/// What a reader may send after its request before it counts as broken.
+const STRAY_BYTES_MAX: usize = 64 * 1024;
+
+/// Writes the stream until the reader leaves, its socket fails, or streams are to end. Nothing of it is left then.
+pub(super) fn run(
+    io: TcpStream,
+    subscription: Subscription,
+    worker: &Rc<Worker>,
+    framing: Framing,
+) -> impl Future<Output = ()> {
+    let turn = subscription.enter(worker);
+    let opening = match subscription.notice() {
+        Some(notice) => [framing.opening(), framing.comment(notice)].concat(),
+        None => framing.opening(),
+    };
+    let rest = Some(Box::new(Rest::bytes(opening)));
+    Reader { io, subscription, turn, framing, rest, greeted: false, ending: false, stray_bytes: 0 }
+}
+
+struct Reader {
+    io: TcpStream,
+    subscription: Subscription,
+    turn: Turn,
+    framing: Framing,
+    /// What must go out before anything else: an event is never left half written.
+    rest: Option<Box<Rest>>,
+    /// The first event, which carries `retry:`, has been taken.
+    greeted: bool,
+    /// `rest` is the last of the stream.
+    ending: bool,
+    stray_bytes: usize,
+}
+
+/// The stream is over: why matters to nobody but the socket.
+struct Over;
+
+impl Future for Reader {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let reader = self.get_mut();
+        let mut found = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            match reader.step(context, &mut found) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Over)) => return Poll::Ready(()),
+                Poll::Pending => return reader.watch_peer(context),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Reader {
+    /// One round: finish what was begun, else what is due, else what comes next.
+    fn step(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
+        if let Err(Over) = ready!(self.poll_rest(context)) {
+            return Poll::Ready(Err(Over));
+        }
+        if self.turn.is_over() {
+            self.ending = true;
+            self.rest = Some(Box::new(Rest::bytes(self.framing.farewell(self.subscription.retry_ms()))));
+            return Poll::Ready(Ok(()));
+        }
+        found.clear();
+        match self.subscription.poll_next(context, &self.turn, found) {
+            Poll::Ready(Next::Frames) if !self.greeted => Poll::Ready(self.greet(&found[..1])),
+            Poll::Ready(Next::Frames) => Poll::Ready(self.write(found)),
+            Poll::Ready(Next::Notice(text)) => {
+                self.rest = Some(Box::new(Rest::bytes(self.framing.comment(&text))));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Next::AtTip) | Poll::Pending if self.turn.take_heartbeat() => {
+                self.rest = Some(Box::new(Rest::bytes(self.framing.heartbeat())));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Next::AtTip) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The first event goes out alone, with its `retry:`.
+    fn greet(&mut self, first: &[Delivery]) -> Result<(), Over> {
+        self.greeted = true;
+        let bytes = self.framing.first_event(&first[0], self.subscription.retry_ms());
+        self.rest = Some(Box::new(Rest::bytes(bytes)));
+        self.subscription.accept(first);
+        Ok(())
+    }
+
+    /// As much as the socket takes, in one write. An event that went out in part is the reader's; what comes after it
+    /// stays with the ring.
+    fn write(&mut self, found: &mut Vec<Delivery>) -> Result<(), Over> {
+        let mut slices = [IoSlice::new(&[]); 2 * SLICED_MAX];
+        for (pair, delivery) in slices.chunks_exact_mut(2).zip(found.iter()) {
+            pair.copy_from_slice(&self.framing.slices(delivery));
+        }
+        let used = 2 * found.len().min(SLICED_MAX);
+        let written = match self.io.try_write_vectored(&slices[..used]) {
+            Ok(written) => written,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Err(Over),
+        };
+        self.sent(written);
+        self.take_over(found, written);
+        Ok(())
+    }
+
+    fn take_over(&mut self, found: &mut Vec<Delivery>, written: usize) {
+        let mut left = written;
+        let mut taken = 0;
+        for delivery in found.iter().take(SLICED_MAX) {
+            let bytes: usize = self.framing.slices(delivery).iter().map(|slice| slice.len()).sum();
+            if left < bytes {
+                break;
+            }
+            left -= bytes;
+            taken += 1;
+        }
+        // The first one that did not go out whole: begun, or refused by a full socket, which is then waited for.
+        let begun = taken < found.len().min(SLICED_MAX);
+        self.subscription.accept(&found[..taken + usize::from(begun)]);
+        if begun {
+            self.rest = Some(Box::new(Rest { what: What::Event(found.swap_remove(taken)), written: left }));
+        }
+    }
+
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        while let Some(rest) = &mut self.rest {
+            match self.io.try_write_vectored(&rest.slices(self.framing)) {
+                Ok(written) => {
+                    rest.written += written;
+                    let whole = rest.is_out(self.framing);
+                    self.sent(written);
+                    if whole {
+                        self.rest = None;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.turn.wait_for_the_end(context);
+                    if ready!(self.io.poll_write_ready(context)).is_err() {
+                        return Poll::Ready(Err(Over));
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(Over)),
+            }
+        }
+        Poll::Ready(if self.ending { Err(Over) } else { Ok(()) })
+    }
+
+    fn sent(&self, bytes: usize) {
+        if bytes > 0 {
+            self.turn.sent();
+            self.subscription.sent(bytes as u64);
+        }
+    }
+
+    /// Waits for the peer to leave, also while nothing is sent to it. Not `readable()`: that would leave actix's read
+    /// waker in place, and with it the memory of its finished task.
+    fn watch_peer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut stray = [0; 512];
+        loop {
+            match ready!(self.io.poll_read_ready(context)).and_then(|()| self.io.try_read(&mut stray)) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(bytes) => self.stray_bytes += bytes,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+            if self.stray_bytes > STRAY_BYTES_MAX {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// Events of one vectored write.
+const SLICED_MAX: usize = 32;
+
+/// Bytes that are on their way out.
+struct Rest {
+    what: What,
+    written: usize,
+}
+
+enum What {
+    Bytes(Vec<u8>),
+    Event(Delivery),
+}
+
+impl Rest {
+    fn bytes(bytes: Vec<u8>) -> Self {
+        Self { what: What::Bytes(bytes), written: 0 }
+    }
+
+    fn whole(&self, framing: Framing) -> [IoSlice<'_>; 2] {
+        match &self.what {
+            What::Bytes(bytes) => [IoSlice::new(bytes), IoSlice::new(&[])],
+            What::Event(delivery) => framing.slices(delivery),
+        }
+    }
+
+    /// What has not gone out yet.
+    fn slices(&self, framing: Framing) -> [IoSlice<'_>; 2] {
+        let mut slices = self.whole(framing);
+        let first = self.written.min(slices[0].len());
+        slices[0].advance(first);
+        slices[1].advance(self.written - first);
+        slices
+    }
+
+    fn is_out(&self, framing: Framing) -> bool {
+        self.written >= self.whole(framing).iter().map(|slice| slice.len()).sum()
+    }
+}

@@ -1,0 +1,61 @@
+//! One stream set's live frames. All readers of the set share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::frame::Body;
+use super::ring::{Ring, Seq};
+use crate::log::Opened;
+use crate::model::{Record, StreamSet};
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) set: StreamSet,
+    ring: Mutex<Ring>,
+    /// The ring's end, so that workers see without a lock which channels have moved.
+    end: AtomicU64,
+}
+
+impl Channel {
+    /// A channel that begins where the tail stands.
+    pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>) -> Self {
+        let mut ring = Ring::default();
+        partitions.for_each(|opened| ring.open(&opened));
+        Self { set, ring: Mutex::new(ring), end: AtomicU64::new(0) }
+    }
+
+    pub(super) fn open(&self, opened: &Opened) {
+        self.ring.lock().open(opened);
+    }
+
+    /// Says how many bytes the ring has grown by.
+    pub(super) fn push(&self, record: &Record, body: Option<&Arc<Body>>, bytes_max: usize) -> isize {
+        let mut ring = self.ring.lock();
+        let before = ring.bytes();
+        ring.push(record, body);
+        while ring.bytes() > bytes_max && ring.evict().is_some() {}
+        self.end.store(ring.end(), Ordering::Release);
+        ring.bytes().wrapping_sub(before).cast_signed()
+    }
+
+    /// Gives back at least this much, or all.
+    pub(super) fn shrink(&self, bytes: usize) -> usize {
+        let mut ring = self.ring.lock();
+        let mut given_back = 0;
+        while given_back < bytes {
+            let Some(more) = ring.evict() else { break };
+            given_back += more;
+        }
+        given_back
+    }
+
+    pub(super) fn end(&self) -> Seq {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(super) fn with_ring<T>(&self, ask: impl FnOnce(&Ring) -> T) -> T {
+        ask(&self.ring.lock())
+    }
+}

@@ -1,0 +1,124 @@
+//! All channels of the host, the partitions that the tail has opened, and the bytes that the rings hold together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::SubscribeError;
+use super::channel::Channel;
+use super::frame::Body;
+use crate::log::{Opened, TailBatch};
+use crate::metrics as names;
+use crate::model::{Partition, Record, StreamSet, Topic};
+
+/// Stream sets that are read at once.
+const CHANNELS_MAX: usize = 1024;
+/// How long a channel without readers is kept, so that they find their frames when they return.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// One ring's share of what all rings may hold.
+const RING_SHARE: usize = 4;
+
+pub(super) struct Channels {
+    by_set: HashMap<StreamSet, Kept>,
+    by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
+    /// Where the tail stands in every partition that it has opened.
+    tips: BTreeMap<Partition, Opened>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+struct Kept {
+    channel: Arc<Channel>,
+    /// Kept for the life of the process, read or not: its ring is warm when readers come back.
+    always: bool,
+    unread_since: Option<Instant>,
+}
+
+impl Channels {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { by_set: HashMap::new(), by_topic: HashMap::new(), tips: BTreeMap::new(), bytes: 0, bytes_max }
+    }
+
+    /// The set's channel; a new one begins where the tail stands.
+    pub(super) fn get_or_open(&mut self, set: &StreamSet, always: bool) -> Result<Arc<Channel>, SubscribeError> {
+        if let Some(kept) = self.by_set.get_mut(set) {
+            kept.unread_since = None;
+            return Ok(kept.channel.clone());
+        }
+        if self.by_set.len() >= CHANNELS_MAX {
+            return Err(SubscribeError::TooManyChannels(CHANNELS_MAX));
+        }
+        let of_set = self.tips.values().filter(|opened| set.topics().contains(&opened.partition.topic));
+        let channel = Arc::new(Channel::new(set.clone(), of_set.cloned()));
+        for topic in set.topics() {
+            self.by_topic.entry(topic.clone()).or_default().push(channel.clone());
+        }
+        self.by_set.insert(set.clone(), Kept { channel: channel.clone(), always, unread_since: None });
+        Ok(channel)
+    }
+
+    /// Takes in what the tail brings. Bodies are made here for topics that have a channel, once for all of them.
+    pub(super) fn push(&mut self, batch: &TailBatch) {
+        for opened in &batch.opened {
+            self.tips.insert(opened.partition.clone(), opened.clone());
+            for channel in self.by_topic.get(&opened.partition.topic).into_iter().flatten() {
+                channel.open(opened);
+            }
+        }
+        for record in &batch.records {
+            self.push_record(record);
+        }
+        self.shrink_to_fit();
+        metrics::gauge!(names::RING_BYTES).set(self.bytes as f64);
+    }
+
+    fn push_record(&mut self, record: &Record) {
+        let Some(tip) = self.tips.get_mut(&record.partition) else { return };
+        tip.next = record.offset.after();
+        tip.before = Some(record.time);
+        let Some(channels) = self.by_topic.get(&record.partition.topic) else { return };
+        let body = Body::encode(record);
+        if body.is_none() {
+            metrics::counter!(names::RECORDS_SKIPPED).increment(1);
+        }
+        for channel in channels {
+            let grown = channel.push(record, body.as_ref(), self.bytes_max / RING_SHARE);
+            self.bytes = self.bytes.saturating_add_signed(grown);
+        }
+    }
+
+    /// The largest ring gives back first.
+    fn shrink_to_fit(&mut self) {
+        while self.bytes > self.bytes_max {
+            let channels = self.by_set.values().map(|kept| &kept.channel);
+            let Some(largest) = channels.max_by_key(|channel| channel.with_ring(|ring| ring.bytes())) else { return };
+            let given_back = largest.shrink(self.bytes - self.bytes_max);
+            self.bytes = self.bytes.saturating_sub(given_back);
+            if given_back == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Gives back the channels that nobody has read for a while.
+    pub(super) fn sweep(&mut self) {
+        let mut gone = Vec::new();
+        for (set, kept) in &mut self.by_set {
+            let unread = !kept.always && Arc::strong_count(&kept.channel) == 1 + set.topics().len();
+            let since = unread.then(|| kept.unread_since.unwrap_or_else(Instant::now));
+            kept.unread_since = since;
+            if since.is_some_and(|since| since.elapsed() >= UNREAD_MAX) {
+                gone.push(set.clone());
+            }
+        }
+        for set in gone {
+            let Some(kept) = self.by_set.remove(&set) else { continue };
+            self.bytes = self.bytes.saturating_sub(kept.channel.with_ring(|ring| ring.bytes()));
+            for channels in self.by_topic.values_mut() {
+                channels.retain(|channel| !Arc::ptr_eq(channel, &kept.channel));
+            }
+            self.by_topic.retain(|_, channels| !channels.is_empty());
+        }
+        metrics::gauge!(names::CHANNELS).set(self.by_set.len() as f64);
+    }
+}

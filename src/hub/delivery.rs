@@ -1,0 +1,52 @@
+//! What a reader is given to write: frames of the ring, or a record's body behind an id line of the reader's own.
+
+use std::sync::Arc;
+
+use super::frame::{Body, Frame, Head, id_of};
+use super::ring::Seq;
+use crate::model::{Bookmark, Offset, Partition, Timestamp};
+
+#[derive(Debug)]
+pub enum Delivery {
+    /// The reader stands where the channel stands: the head is everybody's.
+    Shared { seq: Seq, frame: Arc<Frame> },
+    /// The reader's place is its own, and so is the id.
+    Own(Box<Own>),
+}
+
+#[derive(Debug)]
+pub struct Own {
+    head: Head,
+    body: Arc<Body>,
+    pub(super) partition: Partition,
+    pub(super) offset: Offset,
+    pub(super) time: Timestamp,
+}
+
+impl Delivery {
+    /// `bookmark` is the reader's after this record.
+    pub(super) fn own(
+        bookmark: &Bookmark,
+        partition: &Partition,
+        offset: Offset,
+        time: Timestamp,
+        body: &Arc<Body>,
+    ) -> Self {
+        let head = Head::new(&id_of(bookmark), body, None);
+        Self::Own(Box::new(Own { head, body: body.clone(), partition: partition.clone(), offset, time }))
+    }
+
+    pub fn head(&self) -> &Head {
+        match self {
+            Self::Shared { frame, .. } => &frame.head,
+            Self::Own(own) => &own.head,
+        }
+    }
+
+    pub fn body(&self) -> &Body {
+        match self {
+            Self::Shared { frame, .. } => &frame.body,
+            Self::Own(own) => &own.body,
+        }
+    }
+}

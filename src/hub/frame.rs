@@ -1,0 +1,284 @@
+//! A record encoded for the wire: the body, made once per record and shared by every channel, and the frame, which is
+//! one channel's head before it.
+//!
+//! On the wire (HTTP/1.1) a frame is one chunk that holds one whole event:
+//!
+//! ```text
+//! 5be\r\n                                  head: chunk size   (left out for HTTP/1.0)
+//! event: message\nid: [{…}]\n              head: the channel's
+//! data: {…}\n\n                            body: the record's
+//! \r\n                                     body: chunk end    (left out for HTTP/1.0)
+//! ```
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::ring::Point;
+use crate::model::json::{self, Member};
+use crate::model::{Bookmark, Offset, Record, Timestamp};
+
+const CHUNK_END: &[u8] = b"\r\n";
+
+/// What follows a frame's head: `data: …`, the blank line, and the end of its HTTP chunk.
+#[derive(Debug)]
+pub struct Body(Bytes);
+
+impl Body {
+    /// Encodes a record's value, with `meta.topic`, `meta.partition`, `meta.offset` (and `meta.key` where there is a key)
+    /// spliced in. `None` if the value is not a JSON object: such a record is skipped.
+    pub(crate) fn encode(record: &Record) -> Option<Arc<Self>> {
+        let text = std::str::from_utf8(record.value.as_deref()?).ok()?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if !json::is_object(text) {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(text.len() + 256);
+        out.extend_from_slice(b"data: ");
+        splice_meta(&mut out, text.trim(), record);
+        out.extend_from_slice(b"\n\n\r\n");
+        Some(Arc::new(Self(out.freeze())))
+    }
+
+    /// With the end of the chunk.
+    pub fn chunked(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Without it.
+    pub fn sse(&self) -> &[u8] {
+        &self.0[..self.0.len() - CHUNK_END.len()]
+    }
+}
+
+/// `event:` and `id:`, behind the size of the chunk that they open.
+#[derive(Debug)]
+pub struct Head {
+    bytes: Box<[u8]>,
+    /// Where the chunk size ends.
+    sse_from: usize,
+}
+
+impl Head {
+    /// The head before `body`, with a `retry:` line where one is asked for.
+    pub(crate) fn new(id: &[u8], body: &Body, retry_ms: Option<u64>) -> Self {
+        let mut sse = Vec::with_capacity(id.len() + 48);
+        sse.extend_from_slice(b"event: message\nid: ");
+        sse.extend_from_slice(id);
+        sse.push(b'\n');
+        if let Some(ms) = retry_ms {
+            let _ = writeln!(sse, "retry: {ms}");
+        }
+        Self::wrap(&sse, body)
+    }
+
+    /// The same head with a `retry:` line at its end.
+    pub fn with_retry(&self, body: &Body, retry_ms: u64) -> Self {
+        let mut sse = self.sse().to_vec();
+        let _ = writeln!(sse, "retry: {retry_ms}");
+        Self::wrap(&sse, body)
+    }
+
+    fn wrap(sse: &[u8], body: &Body) -> Self {
+        let mut bytes = Vec::with_capacity(sse.len() + 8);
+        let _ = write!(bytes, "{:x}\r\n", sse.len() + body.sse().len());
+        let sse_from = bytes.len();
+        bytes.extend_from_slice(sse);
+        Self { bytes: bytes.into(), sse_from }
+    }
+
+    pub fn chunked(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn sse(&self) -> &[u8] {
+        &self.bytes[self.sse_from..]
+    }
+}
+
+/// One record in one channel's ring.
+#[derive(Debug)]
+pub struct Frame {
+    pub head: Head,
+    pub body: Arc<Body>,
+    /// The record's partition, as the channel numbers them.
+    pub(super) slot: usize,
+    pub(super) offset: Offset,
+    pub(super) time: Timestamp,
+    /// The channel's place after this frame, by slot: what `id` says.
+    pub(super) places: Box<[Point]>,
+}
+
+impl Frame {
+    /// What the frame weighs in the ring. The body counts in every channel, which errs on the safe side.
+    pub(super) fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 160;
+        OVERHEAD + self.head.bytes.len() + self.body.0.len() + size_of_val(&*self.places)
+    }
+}
+
+/// The id line of a bookmark, as bytes.
+pub(super) fn id_of(bookmark: &Bookmark) -> Vec<u8> {
+    let mut id = Vec::with_capacity(256);
+    bookmark.write_id(&mut id);
+    id
+}
+
+/// Writes the object with the log's truth in its last `meta` that is an object; makes one if there is none.
+fn splice_meta(out: &mut BytesMut, object: &str, record: &Record) {
+    match json::last_member(object, "meta").filter(|meta| meta.value.starts_with('{')) {
+        Some(meta) => {
+            push_clean(out, &object[..meta.value_range.start]);
+            push_meta(out, meta.value, record);
+            push_clean(out, &object[meta.value_range.end..]);
+        }
+        None => {
+            let inner = object[1..object.len() - 1].trim_end();
+            out.extend_from_slice(b"{");
+            push_clean(out, inner);
+            out.extend_from_slice(if inner.trim().is_empty() { b"\"meta\":" } else { b",\"meta\":" });
+            push_meta(out, "{}", record);
+            out.extend_from_slice(b"}");
+        }
+    }
+}
+
+/// The members that the producer gave, less those that the log knows better, and then the log's.
+fn push_meta(out: &mut BytesMut, meta: &str, record: &Record) {
+    let ours = |member: &Member| {
+        member.is("topic")
+            || member.is("partition")
+            || member.is("offset")
+            || (record.key.is_some() && member.is("key"))
+    };
+    out.extend_from_slice(b"{");
+    for member in json::members(meta).filter(|member| !ours(member)) {
+        push_clean(out, &meta[member.range]);
+        out.extend_from_slice(b",");
+    }
+    let partition = &record.partition;
+    let place = format!(r#""topic":"{}","partition":{},"offset":{}"#, partition.topic, partition.index, record.offset);
+    out.extend_from_slice(place.as_bytes());
+    if let Some(key) = &record.key {
+        out.extend_from_slice(b",\"key\":");
+        push_key(out, key);
+    }
+    out.extend_from_slice(b"}");
+}
+
+/// A key that is JSON as JSON, any other as a string; bytes that are not UTF-8 become U+FFFD.
+fn push_key(out: &mut BytesMut, key: &[u8]) {
+    let text = String::from_utf8_lossy(key);
+    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Ok(_) => push_clean(out, text.trim()),
+        Err(_) => push_clean(out, &serde_json::Value::from(text.as_ref()).to_string()),
+    }
+}
+
+/// Copies JSON text so that it stays on one `data:` line in every client: line ends between tokens are dropped (inside
+/// strings there are none), and the three code points that some clients take for line ends are written as escapes.
+fn push_clean(out: &mut BytesMut, text: &str) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let (replaced, by): (usize, &[u8]) = match bytes[at] {
+            b'\n' | b'\r' => (1, b""),
+            0xc2 if bytes[at..].starts_with(&[0xc2, 0x85]) => (2, b"\\u0085"),
+            0xe2 if bytes[at..].starts_with(&[0xe2, 0x80, 0xa8]) => (3, b"\\u2028"),
+            0xe2 if bytes[at..].starts_with(&[0xe2, 0x80, 0xa9]) => (3, b"\\u2029"),
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        out.extend_from_slice(&bytes[copied..at]);
+        out.extend_from_slice(by);
+        at += replaced;
+        copied = at;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Partition, Topic};
+
+    fn record(value: &str, key: Option<&[u8]>) -> Record {
+        Record {
+            partition: Partition::new(&Topic::new("t"), 3),
+            offset: Offset(7),
+            time: Timestamp(0),
+            key: key.map(Bytes::copy_from_slice),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        }
+    }
+
+    fn encoded(value: &str, key: Option<&[u8]>) -> Option<String> {
+        let body = Body::encode(&record(value, key))?;
+        let text = std::str::from_utf8(body.sse()).expect("UTF-8");
+        Some(text.strip_prefix("data: ").and_then(|text| text.strip_suffix("\n\n")).expect("a data line").to_owned())
+    }
+
+    const PLACE: &str = r#""topic":"t","partition":3,"offset":7"#;
+
+    #[test]
+    fn the_place_is_spliced_into_meta_and_nothing_else_changes() {
+        let sent =
+            r#"{"z":1e400,"meta":{"dt":"x","offset":"lie","b":{"topic":1}},"n":9007199254740993,"z":-0,"a":1.0}"#;
+        let want = format!(
+            r#"{{"z":1e400,"meta":{{"dt":"x","b":{{"topic":1}},{PLACE}}},"n":9007199254740993,"z":-0,"a":1.0}}"#
+        );
+        assert_eq!(encoded(sent, None), Some(want));
+    }
+
+    #[test]
+    fn meta_is_made_where_absent_and_the_last_one_counts() {
+        assert_eq!(encoded("{}", None), Some(format!(r#"{{"meta":{{{PLACE}}}}}"#)));
+        assert_eq!(encoded(r#"{"a":1}"#, None), Some(format!(r#"{{"a":1,"meta":{{{PLACE}}}}}"#)));
+        assert_eq!(encoded(r#"{"meta":5}"#, None), Some(format!(r#"{{"meta":5,"meta":{{{PLACE}}}}}"#)));
+        let twice = r#"{"meta":{"topic":"a"},"m\u0065ta":{"t\u006fpic":"b","x":1}}"#;
+        let want = format!(r#"{{"meta":{{"topic":"a"}},"m\u0065ta":{{"x":1,{PLACE}}}}}"#);
+        assert_eq!(encoded(twice, None), Some(want));
+    }
+
+    #[test]
+    fn a_key_is_json_where_it_is_json() {
+        let with = |key: &[u8]| encoded("{}", Some(key)).expect("an object");
+        assert!(with(br#"{"wiki":"x"}"#).contains(r#""offset":7,"key":{"wiki":"x"}}"#));
+        assert!(with(b"plain\n").contains(r#""key":"plain\n""#));
+        assert!(with(&[0xff]).contains("\"key\":\"\u{fffd}\""));
+    }
+
+    #[test]
+    fn one_event_is_one_line_in_every_client() {
+        let sent = "\u{feff} {\r\n \"a\" : \"x\u{2028}y\u{2029}z\u{85}é–\" }\n";
+        let want = format!(r#"{{ "a" : "x\u2028y\u2029z\u0085é–","meta":{{{PLACE}}}}}"#);
+        assert_eq!(encoded(sent, None), Some(want));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_skipped() {
+        for value in ["[1]", "null", "", "{", "{\"a\":}", "x"] {
+            assert_eq!(encoded(value, None), None, "{value}");
+        }
+        let mut bad = record("{}", None);
+        bad.value = Some(Bytes::from_static(&[b'{', b'"', 0xff, b'"', b':', b'1', b'}']));
+        assert!(Body::encode(&bad).is_none());
+        bad.value = None;
+        assert!(Body::encode(&bad).is_none());
+    }
+
+    #[test]
+    fn a_frame_is_one_chunk() {
+        let body = Body::encode(&record("{}", None)).expect("an object");
+        let head = Head::new(b"[]", &body, None);
+        let size = usize::from_str_radix(&String::from_utf8_lossy(&head.chunked()[..2]), 16).expect("hex");
+        assert_eq!(size, head.sse().len() + body.sse().len());
+        let first = head.with_retry(&body, 3000);
+        assert_eq!(first.sse(), b"event: message\nid: []\nretry: 3000\n");
+        assert!(body.chunked().ends_with(b"\n\n\r\n"));
+    }
+}

@@ -1,0 +1,286 @@
+//! One reader's bookmark, and what comes after it.
+//!
+//! Always the same question to the ring. `Behind` is answered from the log, up to the floor, and asked again; a reader
+//! that fell off the ring while it was slow is `Behind` too. So there is one loop and no hand-over.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::catchup::Block;
+use super::channel::Channel;
+use super::delivery::Delivery;
+use super::frame::Frame;
+use super::place::{ResolveError, Resolved};
+use super::registry::Entry;
+use super::ring::{After, BATCH_FRAMES_MAX, Gap, Seq};
+use super::wake::{Turn, Worker};
+use super::{Shared, SubscribeError};
+use crate::log::ReadError;
+#[cfg(test)]
+use crate::model::Partition;
+use crate::model::{Bookmark, Offset, Place};
+
+/// How long a reader waits before it asks a log again that could not be read.
+const RETRY_READ_AFTER: Duration = Duration::from_secs(1);
+
+/// One reader. Its bookmark moves only with [`Subscription::accept`]: what was not accepted is given again.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    channel: Arc<Channel>,
+    state: State,
+    entry: Entry,
+    notice: Option<Box<str>>,
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<Arc<Block>, ReadError>> + Send>>;
+
+enum State {
+    /// The place is being asked of the log.
+    Resolving(Resolving),
+    /// The reader's place is its own: it has not met the channel's yet, or is behind the ring.
+    Own(Box<Bookmark>),
+    /// The same, and a block of the log is under way.
+    Behind(Box<(Bookmark, Gap, Reading)>),
+    /// The reader stands where the channel stood after this frame.
+    Shared { next: Seq, last: Arc<Frame> },
+}
+
+/// What a poll brings.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Deliveries were put into the list.
+    Frames,
+    /// The place is known now, and differs from what was asked: the text of a comment.
+    Notice(Box<str>),
+    /// The reader has had everything; its worker will wake it.
+    AtTip,
+}
+
+impl Subscription {
+    pub(super) fn resolved(shared: Arc<Shared>, channel: Arc<Channel>, bookmark: Bookmark, entry: Entry) -> Self {
+        Self { shared, channel, state: State::Own(Box::new(bookmark)), entry, notice: None }
+    }
+
+    pub(super) fn resolving(
+        shared: Arc<Shared>,
+        channel: Arc<Channel>,
+        resolved: JoinHandle<Result<Resolved, ResolveError>>,
+        entry: Entry,
+    ) -> Self {
+        Self { shared, channel, state: State::Resolving(Resolving(resolved)), entry, notice: None }
+    }
+
+    /// Waits, at most this long, until the place is known. What the reader has to be told about it is then in
+    /// [`Subscription::notice`]; a place that is resolved later tells it in the stream alone.
+    pub async fn settle(&mut self, at_most: Duration) -> Result<(), SubscribeError> {
+        let State::Resolving(resolving) = &mut self.state else { return Ok(()) };
+        match tokio::time::timeout(at_most, &mut resolving.0).await {
+            Ok(Ok(Ok(resolved))) => self.settled(resolved),
+            Ok(Ok(Err(ResolveError::ForeignId))) => Err(SubscribeError::ForeignId),
+            // A task that was cancelled: the process ends, and so will this reader.
+            Ok(Ok(Err(ResolveError::Log(_))) | Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    fn settled(&mut self, resolved: Resolved) -> Result<(), SubscribeError> {
+        if !resolved.bookmark.has_an_id() {
+            return Err(SubscribeError::TooManyPartitions(resolved.bookmark.places().len()));
+        }
+        self.notice = resolved.notice.map(String::into_boxed_str);
+        self.state = State::Own(Box::new(resolved.bookmark));
+        Ok(())
+    }
+
+    /// What was asked and what is given, where they differ: for the header `Sluice-Notice`. ASCII, one line.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// The reader's part of its worker's round.
+    pub fn enter(&self, worker: &Rc<Worker>) -> Turn {
+        worker.enter(&self.channel)
+    }
+
+    /// What comes after the bookmark. Waits only for the log; at the tip it says so, and `turn` will wake the reader.
+    pub fn poll_next(&mut self, context: &mut Context<'_>, turn: &Turn, found: &mut Vec<Delivery>) -> Poll<Next> {
+        loop {
+            match &mut self.state {
+                State::Resolving(resolving) => match Pin::new(&mut resolving.0).poll(context) {
+                    Poll::Ready(resolved) => {
+                        if let Some(notice) = self.resolved_late(resolved) {
+                            return Poll::Ready(Next::Notice(notice));
+                        }
+                    }
+                    Poll::Pending => return wait_for_the_log(context, turn),
+                },
+                State::Behind(behind) => {
+                    let Poll::Ready(read) = behind.2.as_mut().poll(context) else {
+                        return wait_for_the_log(context, turn);
+                    };
+                    if let Some(next) = self.read(read, found) {
+                        return Poll::Ready(next);
+                    }
+                }
+                State::Shared { next, last } => {
+                    match self
+                        .channel
+                        .with_ring(|ring| ring.after_seq(*next, found).ok_or_else(|| ring.bookmark_of(last)))
+                    {
+                        Ok(After::AtTip) => return at_tip(context, turn),
+                        Ok(_) => return Poll::Ready(Next::Frames),
+                        Err(bookmark) => self.state = State::Own(Box::new(bookmark)),
+                    }
+                }
+                State::Own(own) => match self.channel.with_ring(|ring| ring.after(own, found)) {
+                    After::AtTip => return at_tip(context, turn),
+                    After::Frames => return Poll::Ready(Next::Frames),
+                    After::Behind(gap) => {
+                        if let Some(next) = self.fill(gap, found) {
+                            return Poll::Ready(next);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes over the first of these deliveries: the bookmark stands after the last of them.
+    pub fn accept(&mut self, deliveries: &[Delivery]) {
+        let Some(last) = deliveries.last() else { return };
+        if let Delivery::Shared { seq, frame } = last {
+            self.state = State::Shared { next: seq + 1, last: frame.clone() };
+            return;
+        }
+        let State::Own(own) = &mut self.state else { return };
+        for delivery in deliveries {
+            if let Delivery::Own(record) = delivery {
+                own.advance(&record.partition, record.offset.after(), Some(record.time));
+            }
+        }
+    }
+
+    /// How long this reader is asked to wait before it reconnects: jittered, so another one each time.
+    pub fn retry_ms(&self) -> u64 {
+        self.shared.retry_ms()
+    }
+
+    /// Where a reader with a place of its own stands.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> std::collections::BTreeMap<Partition, Offset> {
+        let State::Own(own) = &self.state else { panic!("the place is not resolved, or is the channel's") };
+        own.places().iter().map(|place| (place.partition.clone(), place.next)).collect()
+    }
+
+    /// Counts what was written to the reader.
+    pub fn sent(&self, bytes: u64) {
+        self.entry.sent(bytes);
+    }
+
+    fn resolved_late(
+        &mut self,
+        resolved: Result<Result<Resolved, ResolveError>, tokio::task::JoinError>,
+    ) -> Option<Box<str>> {
+        let (bookmark, notice) = match resolved {
+            Ok(Ok(resolved)) if resolved.bookmark.has_an_id() => (resolved.bookmark, resolved.notice),
+            // The head is out, so a place that cannot be given is a live one, and the reader is told.
+            _ => (
+                self.channel.with_ring(|ring| ring.tip()),
+                Some("the id names no partition of these streams: live".into()),
+            ),
+        };
+        self.state = State::Own(Box::new(bookmark));
+        notice.map(String::into_boxed_str)
+    }
+
+    /// Fills the list from the block that is at hand, or begins to read it.
+    fn fill(&mut self, gap: Gap, found: &mut Vec<Delivery>) -> Option<Next> {
+        let State::Own(own) = &mut self.state else { return None };
+        if let Some(block) = self.shared.catchup.cached(&gap.partition, gap.from) {
+            return deliver(own, &gap, &block, found);
+        }
+        let (catchup, engine) = (self.shared.catchup.clone(), self.shared.engine.clone());
+        let (partition, from) = (gap.partition.clone(), gap.from);
+        let read = async move {
+            let read = catchup.block(&partition, from).await;
+            if matches!(read, Err(ReadError::Unavailable(_))) {
+                // Not a timer of the worker's: readers that wait for a log that is away are woken by the engine.
+                let _ = engine.spawn(tokio::time::sleep(RETRY_READ_AFTER)).await;
+            }
+            read
+        };
+        self.state = State::Behind(Box::new((std::mem::take(&mut **own), gap, Box::pin(read))));
+        None
+    }
+
+    /// Takes over what was read: deliveries, a jump over what is no longer kept, or another try.
+    fn read(&mut self, read: Result<Arc<Block>, ReadError>, found: &mut Vec<Delivery>) -> Option<Next> {
+        let State::Behind(behind) = &mut self.state else { return None };
+        let (mut own, gap) = (std::mem::take(&mut behind.0), &behind.1);
+        let next = match read {
+            Ok(block) => deliver(&mut own, gap, &block, found),
+            Err(ReadError::Gone { first }) => {
+                let (partition, from) = (&gap.partition, gap.from);
+                own.set(Place { partition: partition.clone(), next: first, before: None });
+                let text =
+                    format!("{partition} was at offset {from}, the oldest kept is {first}: what lies between is lost");
+                Some(Next::Notice(text.into()))
+            }
+            Err(ReadError::Unavailable(_)) => None,
+        };
+        self.state = State::Own(Box::new(own));
+        next
+    }
+}
+
+/// Puts the block's records below the floor into the list. Moves the bookmark only over what is not delivered.
+fn deliver(own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut Vec<Delivery>) -> Option<Next> {
+    let mut at = own.clone();
+    for entry in block.entries_from(gap.from).iter().take_while(|entry| entry.offset < gap.until) {
+        at.advance(&gap.partition, entry.offset.after(), Some(entry.time));
+        match &entry.body {
+            Some(body) => found.push(Delivery::own(&at, &gap.partition, entry.offset, entry.time, body)),
+            None if found.is_empty() => own.advance(&gap.partition, entry.offset.after(), Some(entry.time)),
+            None => {}
+        }
+        let others_turn = gap.turn.is_some_and(|turn| entry.time > turn);
+        if found.len() == BATCH_FRAMES_MAX || (others_turn && !found.is_empty()) {
+            break;
+        }
+    }
+    if found.is_empty() {
+        own.advance(&gap.partition, past(gap, block), None);
+        return None;
+    }
+    Some(Next::Frames)
+}
+
+/// Where a reader stands who found nothing to deliver: after the block, or at the floor where the partition has no
+/// more (the ring knows better than a log that ends before it).
+fn past(gap: &Gap, block: &Block) -> Offset {
+    if block.next > gap.from { block.next.min(gap.until) } else { gap.until }
+}
+
+fn at_tip(context: &Context<'_>, turn: &Turn) -> Poll<Next> {
+    turn.wait(context, true);
+    Poll::Ready(Next::AtTip)
+}
+
+fn wait_for_the_log(context: &Context<'_>, turn: &Turn) -> Poll<Next> {
+    turn.wait(context, false);
+    Poll::Pending
+}
+
+/// A place under way. Given up when dropped.
+struct Resolving(JoinHandle<Result<Resolved, ResolveError>>);
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,260 @@
+//! One wake per worker, not per reader: the tail rings each worker's bell, and each worker wakes its own readers,
+//! without a lock or a cross-thread wake for each of them. The same round brings heartbeats and the end.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+use super::channel::Channel;
+use super::ring::Seq;
+use crate::shutdown::{Stage, Stop};
+
+/// How exactly heartbeats are kept. One timer per worker, not one per reader.
+const TICK: Duration = Duration::from_secs(1);
+/// When streams end, a worker ends some of its readers this often, until all have ended after the spread.
+const END_TICK: Duration = Duration::from_millis(50);
+
+/// What the tail rings when channels have moved. Rings that come while the worker is busy are one.
+#[derive(Debug, Default)]
+pub(super) struct Bell(Notify);
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Wakes the readers of one worker thread, and lives on it.
+pub struct Worker {
+    bell: Arc<Bell>,
+    stop: Stop,
+    heartbeat_ticks: u32,
+    end_spread: Duration,
+    channels: RefCell<HashMap<*const Channel, Local>>,
+    now: std::cell::Cell<u32>,
+}
+
+/// One channel's readers on this worker.
+struct Local {
+    channel: Arc<Channel>,
+    seen: Seq,
+    readers: Slab<Waiting>,
+}
+
+/// One reader's part of the round.
+struct Waiting {
+    waker: Waker,
+    /// Whether it waits, and for what.
+    wants: Wants,
+    /// The tick at which something was last sent to it.
+    sent: u32,
+    due: Due,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// It runs, or waits for its socket.
+    Nothing,
+    /// It waits for the log: heartbeats only.
+    Heartbeat,
+    /// It has had everything.
+    Frames,
+}
+
+/// What the round has for a reader besides frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Heartbeat,
+    /// End now, after the last whole event.
+    End,
+}
+
+impl Worker {
+    pub(super) fn new(bell: Arc<Bell>, stop: Stop, heartbeat: Duration, end_spread: Duration) -> Rc<Self> {
+        let heartbeat_ticks = u32::try_from(heartbeat.as_secs()).unwrap_or(u32::MAX).max(1);
+        Rc::new(Self {
+            bell,
+            stop,
+            heartbeat_ticks,
+            end_spread,
+            channels: RefCell::default(),
+            now: std::cell::Cell::new(0),
+        })
+    }
+
+    /// Wakes readers until the stop is over; ends them, spread over time, when streams are to end.
+    pub async fn run(self: Rc<Self>) {
+        let mut stop = self.stop.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = self.bell.0.notified() => self.wake_moved(),
+                _ = tick.tick() => self.tick(),
+                () = stop.reached(Stage::EndStreams) => break,
+            }
+        }
+        self.end_readers(stop).await;
+    }
+
+    /// A reader's part of the round. Dropped with the reader.
+    pub(super) fn enter(self: &Rc<Self>, channel: &Arc<Channel>) -> Turn {
+        let key = Arc::as_ptr(channel);
+        let mut channels = self.channels.borrow_mut();
+        let local = channels.entry(key).or_insert_with(|| Local {
+            channel: channel.clone(),
+            seen: channel.end(),
+            readers: Slab::new(),
+        });
+        let waiting =
+            Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due: Due::Nothing };
+        Turn { worker: self.clone(), channel: key, key: local.readers.insert(waiting) }
+    }
+
+    fn wake_moved(&self) {
+        for local in self.channels.borrow_mut().values_mut() {
+            let end = local.channel.end();
+            if end == local.seen {
+                continue;
+            }
+            local.seen = end;
+            for (_, reader) in &mut local.readers {
+                if reader.wants == Wants::Frames {
+                    reader.wake();
+                }
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let now = self.now.get().wrapping_add(1);
+        self.now.set(now);
+        for local in self.channels.borrow_mut().values_mut() {
+            for (_, reader) in &mut local.readers {
+                if reader.wants != Wants::Nothing && now.wrapping_sub(reader.sent) >= self.heartbeat_ticks {
+                    reader.due = Due::Heartbeat;
+                    reader.wake();
+                }
+            }
+        }
+    }
+
+    /// Ends a share of the readers at every tick; at the deadline all that are left. New ones end at once.
+    async fn end_readers(&self, mut stop: Stop) {
+        let ticks = (self.end_spread.as_millis() / END_TICK.as_millis()).max(1);
+        let mut tick = tokio::time::interval(END_TICK);
+        for left in (1..=ticks).rev() {
+            tokio::select! {
+                _ = tick.tick() => self.end_share(usize::try_from(left).unwrap_or(usize::MAX)),
+                () = stop.reached(Stage::Over) => break,
+            }
+        }
+        loop {
+            self.end_share(1);
+            tick.tick().await;
+        }
+    }
+
+    fn end_share(&self, one_of: usize) {
+        for local in self.channels.borrow_mut().values_mut() {
+            let running = local.readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
+            let share = running.div_ceil(one_of);
+            let readers = local.readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
+            for (_, reader) in readers.take(share) {
+                reader.due = Due::End;
+                reader.wake();
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn wake(&mut self) {
+        self.wants = Wants::Nothing;
+        self.waker.wake_by_ref();
+    }
+}
+
+/// A reader's part of its worker's round.
+pub struct Turn {
+    worker: Rc<Worker>,
+    channel: *const Channel,
+    key: usize,
+}
+
+impl Turn {
+    /// Whether the stream is to end now.
+    pub fn is_over(&self) -> bool {
+        self.with(|reader, _| reader.due == Due::End)
+    }
+
+    /// Whether a heartbeat is due. Asking takes it.
+    pub fn take_heartbeat(&self) -> bool {
+        self.with(|reader, _| {
+            let due = reader.due == Due::Heartbeat;
+            if due {
+                reader.due = Due::Nothing;
+            }
+            due
+        })
+    }
+
+    /// Notes that the reader was sent something, so that its next heartbeat counts from now.
+    pub fn sent(&self) {
+        self.with(|reader, now| {
+            reader.sent = now;
+            if reader.due == Due::Heartbeat {
+                reader.due = Due::Nothing;
+            }
+        });
+    }
+
+    /// Wakes the reader when its channel moves (if it waits for frames) or something else is due.
+    pub(super) fn wait(&self, context: &Context<'_>, for_frames: bool) {
+        self.with(|reader, _| {
+            reader.wants = if for_frames { Wants::Frames } else { Wants::Heartbeat };
+            reader.set_waker(context);
+        });
+    }
+
+    /// Wakes the reader at the end even while it waits for its socket.
+    pub fn wait_for_the_end(&self, context: &Context<'_>) {
+        self.with(|reader, _| reader.set_waker(context));
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Waiting, u32) -> T) -> T {
+        let mut channels = self.worker.channels.borrow_mut();
+        let local = channels.get_mut(&self.channel);
+        let reader = local.and_then(|local| local.readers.get_mut(self.key));
+        change(reader.expect("a turn lives as long as its entry"), self.worker.now.get())
+    }
+}
+
+impl Waiting {
+    fn set_waker(&mut self, context: &Context<'_>) {
+        if !self.waker.will_wake(context.waker()) {
+            self.waker = context.waker().clone();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut channels = self.worker.channels.borrow_mut();
+        if let Some(local) = channels.get_mut(&self.channel) {
+            // Out of the map first, dropped after the borrow: a waker may own what borrows the map again.
+            let gone = local.readers.try_remove(self.key);
+            let last = if local.readers.is_empty() { channels.remove(&self.channel) } else { None };
+            drop(channels);
+            drop((gone, last));
+        }
+    }
+}
