@@ -18,7 +18,7 @@ use crate::log::TailBatch;
 use crate::model::{ClientId, Offset, Partition, StreamSet, Topic};
 use crate::shutdown::Shutdown;
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 const STEPS: usize = 250;
 
 #[test]
