@@ -28,6 +28,8 @@ mod wake;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
+mod place_test;
+#[cfg(test)]
 mod testing;
 
 use std::rc::Rc;

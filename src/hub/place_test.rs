@@ -1,0 +1,236 @@
+//! Where readers start: the rules of ids, times and notices, on a log in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::testing::{MemLog, two_topics, who};
+use super::{From, Hub, Options, SubscribeError, Subscription};
+use crate::log::TailBatch;
+use crate::model::{ClientId, Offset, Partition, StreamSet, Timestamp, Topic};
+use crate::shutdown::Shutdown;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// `a.t/0` has offsets 0..10 at times 1000 s, 1001 s, …; `b.t/0` one record at 1005 s. The tail has been fed nothing, so
+/// that every answer comes from the log.
+struct Host {
+    log: Arc<MemLog>,
+    hub: Hub,
+    set: StreamSet,
+    a: Partition,
+    b: Partition,
+    _shutdown: Shutdown,
+}
+
+fn host() -> Host {
+    let (topics, set) = two_topics();
+    let log = Arc::new(MemLog::default());
+    let (a, b) = (Partition::new(&topics[0], 0), Partition::new(&topics[1], 0));
+    log.add_partition(&a);
+    log.add_partition(&b);
+    for at in 0..10 {
+        log.put(&a, 0, 1_000_000 + at * 1000, Some("{}"));
+    }
+    log.put(&b, 0, 1_005_000, Some("{}"));
+    let shutdown = Shutdown::default();
+    let engine = tokio::runtime::Handle::current();
+    let hub = Hub::start(Options::default(), log.clone(), topics, &[], &engine, shutdown.watcher()).expect("a hub");
+    Host { log, hub, set, a, b, _shutdown: shutdown }
+}
+
+impl Host {
+    async fn subscribe(&self, from: From) -> Result<Subscription, SubscribeError> {
+        let mut subscription = self.hub.subscribe(&self.set, from, who())?;
+        subscription.settle(Duration::from_secs(2)).await?;
+        Ok(subscription)
+    }
+
+    async fn by_id(&self, id: &str) -> (i64, i64, Option<String>) {
+        let id = ClientId::parse(id, self.set.topics()).expect("a well-formed id");
+        let subscription = self.subscribe(From::Id(id)).await.expect("a place");
+        self.places(&subscription)
+    }
+
+    async fn since(&self, ms: i64) -> (i64, i64, Option<String>) {
+        let subscription = self.subscribe(From::Since(Timestamp(ms))).await.expect("a place");
+        self.places(&subscription)
+    }
+
+    fn places(&self, subscription: &Subscription) -> (i64, i64, Option<String>) {
+        let places = subscription.places();
+        (places[&self.a].0, places[&self.b].0, subscription.notice().map(str::to_owned))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_of_our_own_is_exact() {
+    let host = host();
+    let id =
+        r#"[{"topic":"a.t","partition":0,"offset":4,"timestamp":1003000},{"topic":"b.t","partition":0,"offset":0}]"#;
+    assert_eq!(host.by_id(id).await, (4, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_the_id_does_not_mention_starts_a_minute_before_its_newest_time() {
+    let host = host();
+    let id = r#"[{"topic":"a.t","partition":0,"offset":4,"timestamp":1003000}]"#;
+    assert_eq!(host.by_id(id).await, (4, 0, None));
+    let later = r#"[{"topic":"a.t","partition":0,"offset":10,"timestamp":1009000}]"#;
+    host.log.put(&host.b, 0, 900_000, Some("{}"));
+    assert_eq!(host.by_id(later).await, (10, 0, None));
+    let without_time = r#"[{"topic":"a.t","partition":0,"offset":4}]"#;
+    assert_eq!(host.by_id(without_time).await, (4, 2, None), "no time in the id at all: the live end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_of_eventstreams_lose_nothing_and_repeat_at_most_one() {
+    let host = host();
+    // It holds the time of the last record plus one; -1 is a partition that was quiet.
+    let both = r#"[{"topic":"a.t","partition":0,"timestamp":1003001},{"topic":"b.t","partition":0,"offset":-1}]"#;
+    assert_eq!(host.by_id(both).await, (3, 0, None));
+    let looked_up = r#"[{"offset":-1,"partition":0,"topic":"b.t"},{"topic":"a.t","partition":0,"timestamp":1009001}]"#;
+    assert_eq!(host.by_id(looked_up).await, (9, 0, None));
+    let fresh = r#"[{"topic":"a.t","partition":0,"offset":-1},{"topic":"b.t","partition":0,"offset":-1}]"#;
+    assert_eq!(host.by_id(fresh).await, (10, 1, None), "nothing seen anywhere: live");
+    let oldest = r#"[{"topic":"a.t","partition":0,"offset":-2},{"topic":"b.t","partition":0,"offset":-1}]"#;
+    assert_eq!(host.by_id(oldest).await, (0, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_clusters_id_is_known_by_its_time_and_resumed_by_it() {
+    let host = host();
+    let id = r#"[{"topic":"a.t","partition":0,"offset":8,"timestamp":1003000},{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}]"#;
+    let (a, b, notice) = host.by_id(id).await;
+    assert_eq!((a, b), (3, 1));
+    assert!(notice.is_some_and(|text| text.contains("a.t/0 offset 8 is another record here")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_is_no_longer_kept_starts_at_the_oldest_and_says_so() {
+    let host = host();
+    host.log.retain_from(&host.a, Offset(6));
+    let id = r#"[{"topic":"a.t","partition":0,"offset":2,"timestamp":1001000},{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}]"#;
+    let (a, b, notice) = host.by_id(id).await;
+    assert_eq!((a, b), (6, 1));
+    assert_eq!(notice.as_deref(), Some("a.t/0 asked offset 2, the oldest kept is 6"));
+    let (a, b, notice) = host.since(1_000_000).await;
+    assert_eq!((a, b), (6, 0));
+    assert!(notice.is_some_and(|text| text.contains("asked since") && text.contains("the oldest kept is of")));
+    let at_the_floor =
+        r#"[{"topic":"a.t","partition":0,"offset":6,"timestamp":1005000},{"topic":"b.t","partition":0,"offset":1}]"#;
+    assert_eq!(host.by_id(at_the_floor).await, (6, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_past_the_end_is_resumed_by_its_time_or_live() {
+    let host = host();
+    let timed =
+        r#"[{"topic":"a.t","partition":0,"offset":99,"timestamp":1007000},{"topic":"b.t","partition":0,"offset":1}]"#;
+    let (a, _, notice) = host.by_id(timed).await;
+    assert_eq!(a, 7);
+    assert!(notice.is_some_and(|text| text.contains("past the end")));
+    let bare = r#"[{"topic":"a.t","partition":0,"offset":99},{"topic":"b.t","partition":0,"offset":1}]"#;
+    assert_eq!(host.by_id(bare).await.0, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_of_other_streams_are_left_out_and_named() {
+    let host = host();
+    let id = r#"[{"topic":"a.t","partition":0,"offset":4,"timestamp":1003000},{"topic":"x","partition":0,"offset":1},{"topic":"b.t","partition":7,"offset":1}]"#;
+    let (a, b, notice) = host.by_id(id).await;
+    assert_eq!((a, b), (4, 0));
+    let notice = notice.expect("a notice");
+    assert!(notice.contains("x/0 is not part") && notice.contains("b.t/7 is not part"), "{notice}");
+    for foreign in [r#"[{"topic":"x","partition":0,"offset":1}]"#, r#"[{"topic":"b.t","partition":7,"offset":1}]"#] {
+        let id = ClientId::parse(foreign, host.set.topics()).expect("well-formed");
+        assert_eq!(host.subscribe(From::Id(id)).await.err(), Some(SubscribeError::ForeignId), "{foreign}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn since_is_the_first_record_at_or_after_that_time_in_every_partition() {
+    let host = host();
+    assert_eq!(host.since(1_004_500).await, (5, 0, None));
+    assert_eq!(host.since(1_005_001).await, (6, 1, None));
+    assert_eq!(host.since(0).await, (0, 0, None), "nothing was lost before offset 0: no notice");
+    assert_eq!(host.since(Timestamp::now().0 + DAY_MS).await, (10, 1, None), "the future is live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_away_never_refuses_a_reader() {
+    let host = host();
+    host.log.away.store(true, Ordering::Relaxed);
+    let id =
+        r#"[{"topic":"a.t","partition":0,"offset":4,"timestamp":1003000},{"topic":"b.t","partition":0,"offset":1}]"#;
+    let id = ClientId::parse(id, host.set.topics()).expect("well-formed");
+    let mut waiting = host.subscribe(From::Id(id)).await.expect("a reader all the same");
+    assert_eq!(waiting.notice(), None);
+    host.log.away.store(false, Ordering::Relaxed);
+    waiting.settle(Duration::from_secs(5)).await.expect("a place");
+    assert_eq!(host.places(&waiting), (4, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_within_the_ring_are_resolved_without_the_log() {
+    let host = host();
+    let feed = loop {
+        match host.log.last_tail() {
+            Some(feed) => break feed,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    // The channel opens with its first reader.
+    let _reader = host.subscribe(From::Live).await.expect("a reader");
+    let opened = vec![host.log.opened(&host.a, Offset(2)), host.log.opened(&host.b, Offset(0))];
+    let mut records = host.log.records(&host.a, Offset(2)..Offset(10));
+    records.extend(host.log.records(&host.b, Offset(0)..Offset(1)));
+    feed.send(TailBatch { opened, records, caught_up: true }).await.expect("the tail listens");
+    while !host.hub.caught_up() {
+        tokio::task::yield_now().await;
+    }
+    host.log.away.store(true, Ordering::Relaxed);
+    let id = r#"[{"topic":"a.t","partition":0,"offset":5,"timestamp":1004000},{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}]"#;
+    assert_eq!(host.by_id(id).await, (5, 1, None));
+    let live = host.subscribe(From::Live).await.expect("a place");
+    assert_eq!(host.places(&live), (10, 1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_readers_from_one_place_cost_one_read_of_the_gap() {
+    let host = host();
+    for at in 0..5_000 {
+        host.log.put(&host.a, 0, 2_000_000 + at, Some(r#"{"meta":{}}"#));
+    }
+    let id = |offset: i64| {
+        let time = 1_000_000 + (offset - 1) * 1000;
+        format!(
+            r#"[{{"topic":"a.t","partition":0,"offset":{offset},"timestamp":{time}}},{{"topic":"b.t","partition":0,"offset":1}}]"#
+        )
+    };
+    for reader in 0..1_000 {
+        assert_eq!(host.by_id(&id(1 + reader % 9)).await.0, 1 + reader % 9);
+    }
+    assert_eq!(host.log.reads.load(Ordering::Relaxed), 2, "one block of each partition, which readers want anyway");
+    let catchup = &host.hub.shared.catchup;
+    for _ in 0..1_000 {
+        let mut from = Offset(1);
+        while from < Offset(5_010) {
+            from = catchup.block(&host.a, from).await.expect("a block").next;
+        }
+    }
+    assert_eq!(host.log.reads.load(Ordering::Relaxed), 2 + 9, "5,010 records are ten blocks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_whose_id_would_not_fit_is_refused() {
+    let host = host();
+    let many = Topic::new("a.t");
+    for index in 1..400 {
+        let partition = Partition::new(&many, index);
+        host.log.add_partition(&partition);
+        host.log.put(&partition, 6_000_000_000, 1_756_449_917_002 - i64::from(index) * 77_777, Some("{}"));
+    }
+    let refused = host.subscribe(From::Live).await.err();
+    assert!(matches!(refused, Some(SubscribeError::TooManyPartitions(401))), "{refused:?}");
+}
