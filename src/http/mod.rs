@@ -1,2 +1,5 @@
 mod reader;
 mod sse;
+
+#[cfg(test)]
+mod reader_test;

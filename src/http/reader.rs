@@ -23,7 +23,7 @@ pub(super) fn run(
     subscription: Subscription,
     worker: &Rc<Worker>,
     framing: Framing,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = ()> + use<> {
     let turn = subscription.enter(worker);
     let opening = match subscription.notice() {
         Some(notice) => [framing.opening(), framing.comment(notice)].concat(),

@@ -30,7 +30,7 @@ mod model_test;
 #[cfg(test)]
 mod place_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::rc::Rc;
 use std::sync::Arc;

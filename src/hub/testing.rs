@@ -2,23 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::{From, Hub, Options, Subscription, Who, Worker};
 use crate::log::{AppendError, Appended, Block, Log, Opened, PartitionEnds, ReadError, Tail, TailBatch};
-use crate::model::{NewRecord, Offset, Partition, Record, Timestamp, Topic};
+use crate::model::{ClientKey, NewRecord, Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
+use crate::shutdown::Shutdown;
 
 #[derive(Default)]
-pub(super) struct MemLog {
+pub(crate) struct MemLog {
     partitions: Mutex<BTreeMap<Partition, Kept>>,
     tails: Mutex<Vec<mpsc::Sender<TailBatch>>>,
-    pub(super) reads: AtomicUsize,
-    pub(super) away: AtomicBool,
+    pub(crate) reads: AtomicUsize,
+    pub(crate) away: AtomicBool,
 }
 
 #[derive(Default, Clone)]
@@ -29,12 +33,12 @@ struct Kept {
 }
 
 impl MemLog {
-    pub(super) fn add_partition(&self, partition: &Partition) {
+    pub(crate) fn add_partition(&self, partition: &Partition) {
         self.partitions.lock().insert(partition.clone(), Kept::default());
     }
 
     /// Appends one record, `gap` offsets further on than the next one would be.
-    pub(super) fn put(&self, partition: &Partition, gap: i64, time: i64, value: Option<&str>) {
+    pub(crate) fn put(&self, partition: &Partition, gap: i64, time: i64, value: Option<&str>) {
         let mut partitions = self.partitions.lock();
         let kept = partitions.get_mut(partition).expect("a partition");
         let offset = Offset(kept.next.0 + gap);
@@ -43,7 +47,7 @@ impl MemLog {
         kept.next = offset.after();
     }
 
-    pub(super) fn retain_from(&self, partition: &Partition, first: Offset) {
+    pub(crate) fn retain_from(&self, partition: &Partition, first: Offset) {
         let mut partitions = self.partitions.lock();
         let kept = partitions.get_mut(partition).expect("a partition");
         kept.first = first.max(kept.first).min(kept.next);
@@ -51,27 +55,27 @@ impl MemLog {
         kept.records.retain(|record| record.offset >= first);
     }
 
-    pub(super) fn partitions(&self) -> Vec<Partition> {
+    pub(crate) fn partitions(&self) -> Vec<Partition> {
         self.partitions.lock().keys().cloned().collect()
     }
 
-    pub(super) fn bounds(&self, partition: &Partition) -> (Offset, Offset) {
+    pub(crate) fn bounds(&self, partition: &Partition) -> (Offset, Offset) {
         let kept = &self.partitions.lock()[partition];
         (kept.first, kept.next)
     }
 
-    pub(super) fn records(&self, partition: &Partition, range: Range<Offset>) -> Vec<Record> {
+    pub(crate) fn records(&self, partition: &Partition, range: Range<Offset>) -> Vec<Record> {
         let kept = &self.partitions.lock()[partition];
         kept.records.iter().filter(|record| range.contains(&record.offset)).cloned().collect()
     }
 
-    pub(super) fn opened(&self, partition: &Partition, next: Offset) -> Opened {
+    pub(crate) fn opened(&self, partition: &Partition, next: Offset) -> Opened {
         let before = self.records(partition, Offset(0)..next).last().map(|record| record.time);
         Opened { partition: partition.clone(), next, before }
     }
 
     /// The feeding end of the tail that was opened last.
-    pub(super) fn last_tail(&self) -> Option<mpsc::Sender<TailBatch>> {
+    pub(crate) fn last_tail(&self) -> Option<mpsc::Sender<TailBatch>> {
         self.tails.lock().last().cloned()
     }
 
@@ -156,15 +160,72 @@ impl Tail for FedTail {
 }
 
 /// Two topics, one stream each, and the set of both.
-pub(super) fn two_topics() -> (Vec<Topic>, crate::model::StreamSet) {
+pub(crate) fn two_topics() -> (Vec<Topic>, StreamSet) {
     let topics = vec![Topic::new("a.t"), Topic::new("b.t")];
-    let streams = ["a", "b"].map(|name| crate::model::StreamName::parse(name).expect("a name"));
-    (topics.clone(), crate::model::StreamSet::new(streams.to_vec(), topics, vec![]))
+    let streams = ["a", "b"].map(|name| StreamName::parse(name).expect("a name"));
+    (topics.clone(), StreamSet::new(streams.to_vec(), topics, vec![]))
 }
 
-pub(super) fn who() -> super::Who {
+pub(crate) fn who() -> Who {
     let address = std::net::IpAddr::from([127, 0, 0, 1]);
-    super::Who { client: crate::model::ClientKey::of(address, 32, 64), user_agent: None }
+    Who { client: ClientKey::of(address, 32, 64), user_agent: None }
 }
 
-pub(super) type SharedLog = Arc<MemLog>;
+pub(crate) type SharedLog = Arc<MemLog>;
+
+/// A hub whose tail brings what the test feeds it, into one partition.
+pub(crate) struct Feeder {
+    pub(crate) hub: Hub,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) shutdown: Shutdown,
+    log: SharedLog,
+    feed: mpsc::Sender<TailBatch>,
+    set: StreamSet,
+    partition: Partition,
+}
+
+impl Feeder {
+    pub(crate) async fn start(options: Options) -> Self {
+        let (topics, set) = two_topics();
+        let log = SharedLog::default();
+        let partition = Partition::new(&topics[0], 0);
+        log.add_partition(&partition);
+        let shutdown = Shutdown::default();
+        let engine = tokio::runtime::Handle::current();
+        let hub = Hub::start(options, log.clone(), topics, std::slice::from_ref(&set), &engine, shutdown.watcher());
+        let hub = hub.expect("a hub");
+        let feed = loop {
+            match log.last_tail() {
+                Some(feed) => break feed,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        let worker = hub.worker(Duration::ZERO);
+        let feeder = Self { hub, worker, shutdown, feed, set, partition, log };
+        let opened = vec![feeder.log.opened(&feeder.partition, Offset(0))];
+        feeder.send(TailBatch { opened, records: vec![], caught_up: true }).await;
+        feeder
+    }
+
+    /// Appends one event and brings it to the readers. Its time is its offset, in seconds.
+    pub(crate) async fn feed(&self, value: &str) {
+        let (_, next) = self.log.bounds(&self.partition);
+        self.log.put(&self.partition, 0, (next.0 + 1) * 1000, Some(value));
+        let records = self.log.records(&self.partition, next..next.after());
+        self.send(TailBatch { opened: vec![], records, caught_up: true }).await;
+    }
+
+    pub(crate) async fn subscribe(&self, from: From) -> Subscription {
+        let mut subscription = self.hub.subscribe(&self.set, from, who()).expect("a subscription");
+        subscription.settle(Duration::from_secs(2)).await.expect("a place");
+        subscription
+    }
+
+    async fn send(&self, batch: TailBatch) {
+        self.feed.send(batch).await.expect("the tail listens");
+        while self.feed.capacity() < self.feed.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,176 @@
+//! A reader's loop on a real socket, over a hub on a log in memory.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, LocalSet};
+
+use super::reader;
+use super::sse::Framing;
+use crate::hub::testing::Feeder;
+use crate::hub::{From, Options};
+use crate::shutdown::Stage;
+
+const EVENT: &str = r#"{"meta":{"stream":"a"},"x":1}"#;
+
+struct Stream {
+    client: TcpStream,
+    reader: JoinHandle<()>,
+}
+
+/// A reader of the fed channel, on the other end of a socket.
+async fn open(host: &Feeder, framing: Framing) -> Stream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+    let (io, _) = listener.accept().await.expect("a connection");
+    let subscription = host.subscribe(From::Live).await;
+    let reader = tokio::task::spawn_local(reader::run(io, subscription, &host.worker, framing));
+    Stream { client, reader }
+}
+
+impl Stream {
+    async fn expect(&mut self, bytes: &str) {
+        let mut read = vec![0; bytes.len()];
+        self.client.read_exact(&mut read).await.expect("more bytes");
+        assert_eq!(String::from_utf8_lossy(&read), bytes);
+    }
+
+    async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.client.read_to_string(&mut rest).await.expect("UTF-8");
+        rest
+    }
+}
+
+fn run(test: impl AsyncFnOnce(Feeder)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let local = LocalSet::new();
+    local.block_on(&runtime.expect("a runtime"), async {
+        let options = Options { ring_bytes: Some(1 << 20), ..Options::default() };
+        let host = Feeder::start(options).await;
+        tokio::task::spawn_local(host.worker.clone().run());
+        test(host).await;
+    });
+}
+
+#[test]
+fn an_event_is_one_chunk_and_the_first_one_carries_retry() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Chunked).await;
+        stream.expect("5\r\n:ok\n\n\r\n").await;
+        host.feed(EVENT).await;
+        host.feed(EVENT).await;
+        let first = read_chunk(&mut stream.client).await;
+        let id = r#"id: [{"topic":"a.t","partition":0,"offset":1,"timestamp":1000}]"#;
+        let data = r#"data: {"meta":{"stream":"a","topic":"a.t","partition":0,"offset":0},"x":1}"#;
+        let (before, after) = first.split_once("retry: ").expect("a retry line");
+        assert_eq!(before, format!("event: message\n{id}\n"));
+        let (retry, after) = after.split_once('\n').expect("its end");
+        assert!((2250..=3750).contains(&retry.parse::<u64>().expect("a number")), "{retry}");
+        assert_eq!(after, format!("{data}\n\n"));
+        let second = read_chunk(&mut stream.client).await;
+        assert!(
+            second.starts_with("event: message\nid: [{\"topic\":\"a.t\",\"partition\":0,\"offset\":2,"),
+            "{second}"
+        );
+    });
+}
+
+#[test]
+fn http_1_0_gets_the_same_bytes_without_chunks() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Raw).await;
+        stream.expect(":ok\n\n").await;
+        host.feed(EVENT).await;
+        stream.expect("event: message\nid: [{\"topic\"").await;
+        host.shutdown.advance(Stage::EndStreams);
+        let rest = stream.rest().await;
+        let (_, farewell) = rest.rsplit_once("\n\n").expect("the event's end");
+        assert!(farewell.starts_with("retry: ") && farewell.ends_with('\n'), "{farewell}");
+    });
+}
+
+#[test]
+fn a_quiet_stream_gets_a_bare_comment_every_ten_seconds() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Chunked).await;
+        stream.expect("5\r\n:ok\n\n\r\n").await;
+        let start = tokio::time::Instant::now();
+        for beat in 1..=3 {
+            stream.expect("2\r\n:\n\r\n").await;
+            let waited = start.elapsed();
+            assert!(
+                waited > Duration::from_secs(beat * 10 - 2) && waited <= Duration::from_secs(beat * 10 + 1),
+                "{waited:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn streams_end_after_a_whole_event_with_a_farewell() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Chunked).await;
+        stream.expect("5\r\n:ok\n\n\r\n").await;
+        host.shutdown.advance(Stage::EndStreams);
+        let rest = stream.rest().await;
+        assert!(rest.starts_with("c\r\nretry: ") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
+        stream.reader.await.expect("it ended by itself");
+    });
+}
+
+#[test]
+fn a_reader_that_leaves_is_noticed_without_a_write() {
+    run(async |host| {
+        let stream = open(&host, Framing::Chunked).await;
+        assert_eq!(host.hub.registry().open(), 1);
+        drop(stream.client);
+        stream.reader.await.expect("it ended by itself");
+        assert_eq!(host.hub.registry().open(), 0);
+    });
+}
+
+#[test]
+fn a_reader_that_keeps_talking_is_ended() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Chunked).await;
+        let chatter = vec![b'x'; 200_000];
+        let _ = stream.client.write_all(&chatter).await;
+        stream.reader.await.expect("it ended by itself");
+    });
+}
+
+#[test]
+fn a_reader_that_stops_until_the_ring_has_moved_past_it_gets_everything() {
+    run(async |host| {
+        let stream = open(&host, Framing::Raw).await;
+        let padding = "x".repeat(10_000);
+        let events = 2_000;
+        for number in 0..events {
+            host.feed(&format!(r#"{{"n":{number},"pad":"{padding}"}}"#)).await;
+        }
+        let mut lines = BufReader::new(stream.client).lines();
+        for number in 0..events {
+            let data = loop {
+                let line = lines.next_line().await.expect("more lines").expect("the stream goes on");
+                if line.starts_with("data: ") {
+                    break line;
+                }
+            };
+            assert!(data.starts_with(&format!("data: {{\"n\":{number},")), "{number}: {}", &data[..40]);
+        }
+    });
+}
+
+async fn read_chunk(client: &mut TcpStream) -> String {
+    let mut size = String::new();
+    while !size.ends_with("\r\n") {
+        size.push(char::from(client.read_u8().await.expect("a size")));
+    }
+    let bytes = usize::from_str_radix(size.trim_end(), 16).expect("hex");
+    let mut chunk = vec![0; bytes + 2];
+    client.read_exact(&mut chunk).await.expect("a chunk");
+    let text = String::from_utf8(chunk).expect("UTF-8");
+    text.strip_suffix("\r\n").expect("its end").to_owned()
+}
