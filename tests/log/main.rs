@@ -11,4 +11,5 @@
 mod suite;
 mod cases;
 mod engine;
+mod sqlite;
 mod story;
