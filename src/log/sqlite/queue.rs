@@ -114,6 +114,12 @@ impl Queue {
         }
     }
 
+    /// Batches that have no answer yet, where each has a byte.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.load(Ordering::Acquire) / RECORD_OVERHEAD_BYTES
+    }
+
     pub(super) fn close(&self) {
         self.jobs.write().take();
     }

@@ -25,7 +25,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// The least a topic gets of a batch, however many there are.
 const SHARE_BYTES_MIN: usize = 64 << 10;
 /// Wait before a topic that could not be read is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 pub(super) struct SqliteTail {
     heads: Arc<Heads>,
