@@ -1,1 +1,167 @@
-fn main() {}
+//! Plays readers and producers against a sluice, and checks that nothing is lost.
+//!
+//! `cargo run --release -p loadtest -- SCENARIO [--url URL | --start target/release/sluice] …`
+//!
+//! - `smoke` live and resuming readers, three producers, some seconds; everything checked
+//! - `catchup` events per second of one reader that reads what it missed
+//! - `latency` p50 and p99 from the POST being sent to a live reader having the event
+//! - `memory` resident KiB of the server per reader: idle, and after a burst
+//! - `cpu` CPU of the server per delivery, beside the floor of a bare `write()` loop, in alternating rounds
+//! - `write-loop` that floor alone
+//! - `return` a thousand readers come back from about the same place; how often the log was read for them
+//! - `posts` events per second taken in, and how fast the answers come
+//! - `hop` one reader hops between servers that share a log: every event exactly once
+//!
+//! Every event carries its producer, a number and the time it was sent; every reader keeps a ledger of them. So every
+//! scenario tells lost, repeated and disordered events, and exits 1 if there are any. Load goes to loopback addresses
+//! only, is bounded in count and time, and ends by itself.
+//!
+//! - `scenario` one file each
+//! - `readers` a crowd that checks; `ledger` what one of them had; `stream` its connection; `wire` the bytes
+//! - `producer` sends; `http` its connection; `event` what it sends
+//! - `target` where to; `server` one of our own; `process` what it costs
+//! - `report` figures and faults; `failure` why there are none
+
+mod event;
+mod failure;
+mod http;
+mod ledger;
+mod process;
+mod producer;
+mod readers;
+mod report;
+mod scenario;
+mod server;
+mod stream;
+mod target;
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::report::Report;
+use crate::scenario::{catchup, comeback, cpu, hop, latency, memory, posts, smoke, write_loop};
+use crate::server::Server;
+use crate::target::{Target, parse_url};
+
+#[derive(Parser)]
+#[command(about = "Plays readers and producers against a sluice, and checks that nothing is lost")]
+struct Command {
+    #[command(subcommand)]
+    scenario: Scenario,
+    #[command(flatten)]
+    aim: Aim,
+    /// Ends the scenario as failed.
+    #[arg(long, global = true, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=7_200))]
+    seconds_max: u64,
+}
+
+/// Which server.
+#[derive(clap::Args)]
+struct Aim {
+    /// The server's public listener; loopback only.
+    #[arg(long, global = true, default_value = "http://127.0.0.1:8888", value_parser = parse_url)]
+    url: SocketAddr,
+    /// The server's admin listener, for its counters.
+    #[arg(long, global = true, value_parser = parse_url)]
+    admin: Option<SocketAddr>,
+    /// The server's process, to be measured.
+    #[arg(long, global = true)]
+    pid: Option<u32>,
+    /// Start this program instead, on free ports with a log in a temporary folder, and stop it afterwards.
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    start: Option<PathBuf>,
+    /// A configuration file for it. The environment is passed on, too.
+    #[arg(long, global = true, requires = "start")]
+    config: Option<PathBuf>,
+    /// The stream to post to and to read.
+    #[arg(long, global = true, default_value = "mediawiki.recentchange")]
+    stream: String,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Some seconds: a few producers, live and resuming readers, everything checked.
+    Smoke(smoke::Args),
+    /// Events per second of one reader that reads what it missed.
+    Catchup(catchup::Args),
+    /// Milliseconds from the POST being sent to a live reader having the event.
+    Latency(latency::Args),
+    /// Resident KiB of the server per reader.
+    Memory(memory::Args),
+    /// CPU of the server per delivery, beside a bare `write()` loop.
+    Cpu(cpu::Args),
+    /// The bare `write()` loop alone.
+    WriteLoop(write_loop::Args),
+    /// Many readers come back from about the same place.
+    Return(comeback::Args),
+    /// Events per second taken in.
+    Posts(posts::Args),
+    /// One reader hops between servers that share a log.
+    Hop(hop::Args),
+    #[command(hide = true)]
+    WriteLoopChild(write_loop::ChildArgs),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let open_files = process::raise_open_files();
+    if let Scenario::WriteLoopChild(args) = &command.scenario {
+        return write_loop::child(args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    println!("load average {}, open files {open_files}", process::load_average());
+    match play(&command) {
+        Ok(report) => {
+            report.print();
+            if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(command: &Command) -> Result<Report, Failure> {
+    let server = command.aim.start.as_deref().map(|program| Server::start(program, command.aim.config.as_deref()));
+    let server = server.transpose()?;
+    let target = command.aim.target(server.as_ref());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Start(format!("no runtime: {error}")))?;
+    let time_max = Duration::from_secs(command.seconds_max);
+    runtime.block_on(async {
+        let played = tokio::time::timeout(time_max, command.scenario.run(&target)).await;
+        played.unwrap_or(Err(Failure::Time(command.seconds_max)))
+    })
+}
+
+impl Aim {
+    fn target(&self, server: Option<&Server>) -> Target {
+        let mut target = Target::new(server.map_or(self.url, |server| server.http), self.stream.clone());
+        target.admin = server.map_or(self.admin, |server| server.admin);
+        target.pid = server.map_or(self.pid, |server| Some(server.pid()));
+        target
+    }
+}
+
+impl Scenario {
+    async fn run(&self, target: &Target) -> Result<Report, Failure> {
+        match self {
+            Scenario::Smoke(args) => smoke::run(target, args).await,
+            Scenario::Catchup(args) => catchup::run(target, args).await,
+            Scenario::Latency(args) => latency::run(target, args).await,
+            Scenario::Memory(args) => memory::run(target, args).await,
+            Scenario::Cpu(args) => cpu::run(target, args).await,
+            Scenario::WriteLoop(args) => write_loop::run(args).await,
+            Scenario::Return(args) => comeback::run(target, args).await,
+            Scenario::Posts(args) => posts::run(target, args).await,
+            Scenario::Hop(args) => hop::run(target, args).await,
+            Scenario::WriteLoopChild(_) => unreachable!("the child has no runtime"),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The scenarios, one per file. Each plays against a [`crate::target::Target`] and returns its figures and faults.
+
+pub(crate) mod catchup;
+pub(crate) mod comeback;
+pub(crate) mod cpu;
+pub(crate) mod hop;
+pub(crate) mod latency;
+pub(crate) mod memory;
+pub(crate) mod posts;
+mod scout;
+pub(crate) mod smoke;
+pub(crate) mod write_loop;
