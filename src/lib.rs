@@ -6,5 +6,7 @@ pub mod shutdown;
 
 pub mod log;
 
+pub mod catalog;
+
 pub mod http;
 pub mod hub;

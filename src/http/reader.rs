@@ -225,6 +225,6 @@ impl Rest {
     }
 
     fn is_out(&self, framing: Framing) -> bool {
-        self.written >= self.whole(framing).iter().map(|slice| slice.len()).sum()
+        self.written >= self.whole(framing).iter().map(|slice| slice.len()).sum::<usize>()
     }
 }

@@ -1,0 +1,80 @@
+//! One stream's entry as the file writes it. What other systems keep there is ignored.
+
+use serde::{Deserialize, Deserializer};
+use serde_yaml_ng::{Mapping, Value};
+
+use crate::model::Topic;
+
+/// The settings of a stream that sluice acts on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    pub schema_title: Option<String>,
+    #[serde(deserialize_with = "list_or_null")]
+    pub topics: Vec<String>,
+    /// With no `topics`: each prefix and the stream's name make one. `null` means the bare name.
+    #[serde(deserialize_with = "list_or_null")]
+    pub topic_prefixes: Vec<String>,
+    #[serde(deserialize_with = "list_or_null")]
+    pub stream_aliases: Vec<String>,
+    /// Topics that an id may name although the stream does not read them.
+    #[serde(deserialize_with = "list_or_null")]
+    pub topics_allowed: Vec<String>,
+    pub description: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            schema_title: None,
+            topics: vec![],
+            topic_prefixes: vec!["eqiad.".into(), "codfw.".into()],
+            stream_aliases: vec![],
+            topics_allowed: vec![],
+            description: None,
+        }
+    }
+}
+
+impl Settings {
+    /// The topics of a stream of this name, in the order that they are listed.
+    pub(super) fn topics_of(&self, name: &str) -> Vec<Topic> {
+        // A pattern lists its topics as patterns too: they say nothing of one name.
+        let listed: Vec<Topic> =
+            self.topics.iter().filter(|topic| !topic.starts_with('/')).map(|topic| Topic::new(topic)).collect();
+        match (listed.is_empty(), self.topic_prefixes.as_slice()) {
+            (false, _) => listed,
+            (true, []) => vec![Topic::new(name)],
+            (true, prefixes) => prefixes.iter().map(|prefix| Topic::new(&format!("{prefix}{name}"))).collect(),
+        }
+    }
+}
+
+fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
+}
+
+/// The entries in the order of the file, each with its settings or what is wrong with them.
+pub(super) fn parse_map(text: &str) -> Result<Vec<(String, Result<Settings, String>)>, String> {
+    let value: Value = serde_yaml_ng::from_str(text).map_err(|e| format!("it is neither YAML nor JSON ({e})"))?;
+    let map = match value {
+        Value::Mapping(map) => match map.get("streams") {
+            Some(Value::Mapping(inner)) => inner.clone(),
+            _ => map,
+        },
+        _ => return Err("it is not a map of stream names to settings".into()),
+    };
+    map.into_iter().map(|(name, settings)| Ok((text_of(name)?, settings_of(settings)))).collect()
+}
+
+fn text_of(name: Value) -> Result<String, String> {
+    match name {
+        Value::String(name) => Ok(name),
+        other => Err(format!("a stream's name is not a text: {other:?}")),
+    }
+}
+
+fn settings_of(value: Value) -> Result<Settings, String> {
+    let value = if value.is_null() { Value::Mapping(Mapping::new()) } else { value };
+    serde_yaml_ng::from_value(value).map_err(|e| e.to_string())
+}
