@@ -1,0 +1,97 @@
+//! A request's body, split into events. Nothing is re-written: an event is a slice of what was sent.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::model::{Timestamp, json};
+
+/// Why a body is no batch of events. The client's fault, but for the last.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("Request body was empty. Must provide JSON encoded events.")]
+    Empty,
+    #[error("The body is not UTF-8: byte {at} does not belong there.")]
+    NotUtf8 { at: usize },
+    #[error("The body is not JSON: {message}, at line {line}, column {column}.")]
+    NotJson { message: String, line: usize, column: usize },
+    #[error("The body must be one JSON object or an array of them.")]
+    NotEvents,
+    #[error("The body is nested deeper than {0} levels.")]
+    TooDeep(usize),
+    #[error("Too many events are waiting for the log.")]
+    Overloaded,
+}
+
+/// What is read of an event to find its place.
+#[derive(Debug, Default)]
+pub(super) struct Meta {
+    pub(super) stream: Option<String>,
+    pub(super) time: Option<Timestamp>,
+    /// For messages.
+    pub(super) id: String,
+}
+
+/// The events of a body: its elements if it is an array, else itself.
+pub(super) fn split(body: &Bytes, depth_max: usize) -> Result<Vec<Bytes>, BodyError> {
+    let text = std::str::from_utf8(body).map_err(|e| BodyError::NotUtf8 { at: e.valid_up_to() })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
+    if text.is_empty() || text == "{}" || text == "[]" {
+        return Err(BodyError::Empty);
+    }
+    if depth(text) > depth_max {
+        return Err(BodyError::TooDeep(depth_max));
+    }
+    let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
+    match text.as_bytes().first() {
+        Some(b'[') => {
+            let events: Vec<&RawValue> = serde_json::from_str(text).map_err(not_json)?;
+            if events.is_empty() {
+                return Err(BodyError::Empty);
+            }
+            Ok(events.into_iter().map(slice).collect())
+        }
+        Some(b'{') => serde_json::from_str::<&RawValue>(text).map(|event| vec![slice(event)]).map_err(not_json),
+        _ => Err(serde_json::from_str::<&RawValue>(text).map_or_else(not_json, |_| BodyError::NotEvents)),
+    }
+}
+
+/// `None`: not an object.
+pub(super) fn meta_of(event: &Bytes) -> Option<Meta> {
+    let text = std::str::from_utf8(event).ok().filter(|text| text.starts_with('{'))?;
+    let Some(meta) = json::last_member(text, "meta").filter(|meta| meta.value.starts_with('{')) else {
+        return Some(Meta::default());
+    };
+    let field = |name| json::last_member(meta.value, name).and_then(|member| json::string(member.value));
+    let time = field("dt").and_then(|dt| dt.parse::<jiff::Timestamp>().ok());
+    Some(Meta {
+        stream: field("stream").filter(|name| !name.is_empty()),
+        time: time.map(|time| Timestamp(time.as_millisecond())),
+        id: field("id").unwrap_or_default(),
+    })
+}
+
+fn not_json(error: serde_json::Error) -> BodyError {
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or_default().to_owned();
+    BodyError::NotJson { message, line: error.line(), column: error.column() }
+}
+
+/// The deepest nesting of objects and arrays. Before the text is parsed, so that the parser is not asked to go there.
+fn depth(text: &str) -> usize {
+    let (mut deepest, mut depth, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}

@@ -1,0 +1,84 @@
+//! What becomes of bodies and events, over a real log.
+
+use std::time::Duration;
+
+use super::*;
+use crate::log::sqlite::{self, SqliteLog};
+
+fn intake(options: Options) -> (Intake, Arc<SqliteLog>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Arc::new(SqliteLog::open(folder.path(), sqlite::Options::default()).expect("a log"));
+    let engine = Handle::current();
+    (Intake::new(options, Arc::new(Catalog::built_in()), log.clone(), engine), log, folder)
+}
+
+async fn codes(intake: &Intake, body: &str) -> Vec<&'static str> {
+    let outcomes = intake.accept(Bytes::copy_from_slice(body.as_bytes())).await.expect("a batch");
+    let code = |outcome: &Outcome| match outcome {
+        Outcome::Accepted => "accepted",
+        Outcome::Refused(refusal) => refusal.code.as_str(),
+    };
+    outcomes.iter().map(code).collect()
+}
+
+async fn error(intake: &Intake, body: &[u8]) -> BodyError {
+    intake.accept(Bytes::copy_from_slice(body)).await.expect_err("no batch")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
+    let (intake, log, _folder) = intake(Options { max_event_bytes: 200, ..Options::default() });
+    let good = r#"{"n":1e400,"meta":{"stream":"lie"}, "meta":{"dt":"2020-01-01T00:00:00Z","stream":"test.event"}}"#;
+    let body = format!(
+        r#" [{good}, {{}}, 5, {{"meta":{{"stream":"nope"}}}}, {{"meta":5}}, {{"meta":{{"stream":"test.event"}},"p":"{}"}}] "#,
+        "x".repeat(200)
+    );
+    let expected =
+        ["accepted", "missing-stream", "not-an-object", "stream-not-configured", "missing-stream", "too-large"];
+    assert_eq!(codes(&intake, &body).await, expected);
+    let topic = crate::model::Topic::new("test.event");
+    let partition = crate::model::Partition::new(&topic, 0);
+    let range = crate::model::Offset(0)..crate::model::Offset(10);
+    let block = log.read(&partition, range, 1 << 20).await.expect("a block");
+    assert_eq!(block.records.len(), 1);
+    assert_eq!(block.records[0].value.as_deref(), Some(good.as_bytes()));
+    assert_eq!(block.records[0].time, Timestamp(1_577_836_800_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_in_the_future_is_the_time_of_arrival() {
+    let (intake, log, _folder) = intake(Options::default());
+    let body = r#"{"meta":{"stream":"test.event","dt":"2999-01-01T00:00:00Z"}}"#;
+    assert_eq!(codes(&intake, body).await, ["accepted"]);
+    let ends = log.ends(&[crate::model::Topic::new("test.event")]).await.expect("ends");
+    let newest = log.before(&ends[0].partition, ends[0].next).await.expect("a record");
+    assert!(newest.is_some_and(|(_, time)| time <= Timestamp::now()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_batch_is_refused_whole() {
+    let (intake, _log, _folder) = intake(Options::default());
+    for body in ["", "  ", "[]", "{}", "\u{feff}"] {
+        assert_eq!(error(&intake, body.as_bytes()).await, BodyError::Empty, "{body}");
+    }
+    assert_eq!(error(&intake, b"5").await, BodyError::NotEvents);
+    assert_eq!(error(&intake, b"{\"a\":\"\xff\"}").await, BodyError::NotUtf8 { at: 6 });
+    let broken = error(&intake, b"{\"a\":1,\n \"b\" 2}").await;
+    assert!(matches!(broken, BodyError::NotJson { line: 2, column: 6, .. }), "{broken:?}");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(error(&intake, deep.as_bytes()).await, BodyError::TooDeep(128));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
+    let (intake, _log, _folder) = intake(Options { max_inflight_bytes: 4096, ..Options::default() });
+    let event = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
+    assert_eq!(error(&intake, event.as_bytes()).await, BodyError::Overloaded);
+    assert_eq!(codes(&intake, r#"{"meta":{"stream":"test.event"}}"#).await, ["accepted"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
+    let (intake, _log, _folder) = intake(Options { deadline: Duration::ZERO, ..Options::default() });
+    assert_eq!(codes(&intake, r#"[{"meta":{"stream":"test.event"}},{}]"#).await, ["unknown", "missing-stream"]);
+}
