@@ -18,6 +18,9 @@ use crate::model::{Offset, Timestamp};
 const PASS_EVERY: Duration = Duration::from_secs(60);
 /// A pass starts early when this part of `retention_bytes` was appended: the file stays near its limit under load too.
 const PASS_EVERY_PART: u64 = 16;
+/// A pass starts early after so many bytes in any case: until it, readers who overlap may keep the write-ahead log from
+/// starting over, and it grows.
+const PASS_EVERY_BYTES: u64 = 256 << 20;
 /// Records and bytes deleted in one step: some ten milliseconds.
 const STEP_RECORDS_MAX: usize = 1_000;
 const STEP_BYTES_MAX: u64 = 8 << 20;
@@ -28,6 +31,10 @@ const STEP_PAGES_MAX: i64 = 1_024;
 /// Free pages that stay in the file: the next appends fill them, and cutting off all would write every page twice.
 const FREE_PAGES_KEPT: i64 = 256;
 const FREE_PAGES_KEPT_PART: i64 = 8;
+/// Longest wait for readers to leave the write-ahead log. Appends wait too.
+const READERS_WAIT_MAX: Duration = Duration::from_millis(250);
+/// A write-ahead log that cannot be emptied is worth a warning from this size on.
+const WAL_BYTES_WARN: i64 = 1 << 30;
 
 pub(super) struct Retention {
     age: Option<Duration>,
@@ -75,9 +82,9 @@ impl Retention {
     }
 
     pub(super) fn appended(&mut self, batches: &[Batch]) {
-        let Some(limit) = self.bytes else { return };
         self.bytes_since_pass += batches.iter().map(Batch::bytes).sum::<u64>();
-        if self.phase.is_none() && self.bytes_since_pass > limit / PASS_EVERY_PART {
+        let part = self.bytes.map_or(PASS_EVERY_BYTES, |limit| limit / PASS_EVERY_PART);
+        if self.phase.is_none() && self.bytes_since_pass > part.min(PASS_EVERY_BYTES) {
             self.begin();
         }
     }
@@ -262,10 +269,18 @@ fn vacuum_step(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Empties the write-ahead log, if no reader is in its way: then the next pass does it.
+/// Empties the write-ahead log. Waits a moment for the readers who are in it: new ones find all in the file and are not
+/// in the way. If one stays (a shell with an open transaction), the next pass tries again.
 fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
-    schema::set_busy_wait(connection, true)?;
-    let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    schema::set_busy_wait(connection, false)?;
-    emptied
+    connection.busy_timeout(READERS_WAIT_MAX)?;
+    let pages = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(1));
+    connection.busy_timeout(schema::BUSY_WAIT_MAX)?;
+    let bytes = pages? * pragma(connection, "page_size")?;
+    if bytes > WAL_BYTES_WARN {
+        tracing::warn!(
+            bytes,
+            "the log's -wal file grows: a program that reads the log keeps a transaction open; end it"
+        );
+    }
+    Ok(())
 }

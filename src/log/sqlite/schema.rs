@@ -14,7 +14,7 @@ const APPLICATION_ID: i32 = 0x736c_7569;
 /// Grows with every change of the tables.
 const FORMAT: i32 = 1;
 /// Longest wait for somebody else's lock: a person with the sqlite3 shell. Past it the batch is refused.
-const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
+pub(super) const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What the write-ahead log shrinks to after a burst.
 const WAL_BYTES_KEPT: u32 = 16 << 20;
 /// Statements kept ready, one per busy topic. Others are prepared anew: slower, not wrong.
@@ -72,10 +72,6 @@ pub(super) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
 /// One number of a `PRAGMA`.
 pub(super) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, name, |row| row.get(0))
-}
-
-pub(super) fn set_busy_wait(connection: &Connection, short: bool) -> rusqlite::Result<()> {
-    connection.busy_timeout(if short { Duration::ZERO } else { BUSY_WAIT_MAX })
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {

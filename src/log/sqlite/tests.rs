@@ -146,6 +146,29 @@ async fn deleted_records_give_their_space_back_to_the_file_system() {
     assert_eq!(sound, "ok");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_write_ahead_log_starts_over_though_somebody_always_reads() {
+    let bench = Bench::new(no_limits());
+    bench.append("t", &vec![b'x'; 4 * MIB]).await.expect("appended");
+    let partition = Partition::new(&Topic::new("t"), PARTITION);
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (log, partition) = (bench.log.clone(), partition.clone());
+            tokio::spawn(async move { while log.read(&partition, ALL, MIB).await.is_ok() {} })
+        })
+        .collect();
+
+    // A reader may be slow on a busy machine, and then the next pass does it.
+    while bench.size("log.db-wal") > 0 {
+        bench.log.retain_now().await;
+    }
+
+    bench.log.close().await;
+    for reader in readers {
+        reader.await.expect("it ends");
+    }
+}
+
 #[tokio::test]
 async fn the_file_stays_near_its_limit_without_being_asked() {
     let bench = Bench::new(Options { retention_bytes: 8 * MIB as u64, ..no_limits() });
