@@ -4,10 +4,15 @@ pub mod metrics;
 pub mod model;
 pub mod shutdown;
 
+pub mod catalog;
 pub mod log;
 
-pub mod catalog;
-
-pub mod http;
 pub mod hub;
 pub mod intake;
+
+pub mod http;
+
+pub mod config;
+
+pub mod app;
+pub mod cli;

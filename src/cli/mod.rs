@@ -1,0 +1,117 @@
+//! The command line: `serve` (the default), `config`, `version`.
+//!
+//! Exit codes: 0 a clean stop; 2 wrong usage or configuration; 1 anything else.
+
+mod config;
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Loader};
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+/// Anything else that ends the process.
+const EXIT_FAILURE: u8 = 1;
+
+/// Events in over HTTP, a log between, endless Server-Sent-Events streams out.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Serve(ServeArgs),
+    /// Look at a configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Report all that is wrong with a file; exit 2 if anything is.
+    Check { file: PathBuf },
+}
+
+#[derive(Debug, Default, Args)]
+struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Public listener; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Operators' listener, or "off".
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    admin: Option<String>,
+    /// Folder of the SQLite log.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Kafka's bootstrap servers; without them the log is SQLite.
+    #[arg(long, value_name = "HOST:PORT[,…]")]
+    kafka: Option<String>,
+    /// Catalogue file (YAML or JSON) instead of the built-in streams.
+    #[arg(long, value_name = "FILE")]
+    streams: Option<String>,
+    /// Feed synthetic recentchange events, about 30 a second.
+    #[arg(long)]
+    demo: bool,
+}
+
+impl ServeArgs {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let mut loader = Loader::default();
+        if let Some(file) = &self.config {
+            loader.file(file);
+        }
+        loader.environment(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),
+        );
+        loader.flag("--listen", &["http", "listen"], self.listen.clone());
+        loader.flag("--admin", &["admin", "listen"], self.admin.clone());
+        loader.flag("--data", &["data_dir"], self.data.clone());
+        loader.flag("--kafka", &["log", "kafka", "bootstrap_servers"], self.kafka.clone());
+        loader.flag("--streams", &["catalog", "source"], self.streams.clone());
+        loader.finish()
+    }
+}
+
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(&args),
+        Command::Config { command: ConfigCommand::Check { file } } => config::check(&file),
+        Command::Version => {
+            println!("sluice {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Every line of it, where people look for what went wrong.
+fn complain(what: &dyn std::fmt::Display) {
+    for line in what.to_string().lines() {
+        eprintln!("sluice: {line}");
+    }
+}

@@ -1,0 +1,68 @@
+//! `sluice serve`: the two runtimes, the lines that say what is served, and the exit code.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo};
+use crate::app::{self, Running, StartError};
+use crate::config::Config;
+
+pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(faults) => {
+            complain(&faults);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    log_to_stderr();
+    match serve(&config, args.demo) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            complain(&e);
+            ExitCode::from(if e.is_config() { EXIT_USAGE } else { EXIT_FAILURE })
+        }
+    }
+}
+
+fn serve(config: &Config, demo: bool) -> Result<(), StartError> {
+    let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
+    let served = actix_rt::System::new().block_on(async {
+        let running = app::start(config, engine.handle())?;
+        greet(&running);
+        if demo {
+            engine.spawn(demo::feed(running.intake.clone()));
+        }
+        running.until_stopped().await.map_err(StartError::from)
+    });
+    // Whatever still runs there was told to stop and did not.
+    engine.shutdown_background();
+    served
+}
+
+/// What is served, where the log is, and what to try. The two lines with addresses are read by programs.
+fn greet(running: &Running) {
+    let address = running.address;
+    println!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log);
+    println!("  read:  curl -N http://{address}/v2/stream/recentchange");
+    println!(
+        "  write: curl -H 'Content-Type: application/json' -d '{{\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
+    );
+    if let Some(admin) = running.admin {
+        println!("sluice admin on http://{admin}");
+    }
+    println!("sluice listening on http://{address}");
+}
+
+/// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels.
+fn log_to_stderr() {
+    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.json().init();
+    }
+}

@@ -1,0 +1,126 @@
+//! The socket leaves actix once the response head is out.
+//!
+//! Inside actix's body path a reader costs two private 8 KiB buffers and a copy of every event. Handed over, it is a task
+//! of ours that writes ring entries straight to the socket. This is the only file that knows how:
+//!
+//! - the handler answers with a [`HandoverBody`], whose first poll (actix polls a body only after it has queued the head)
+//!   puts the closure into the connection's [`Handover`];
+//! - actix flushes its buffer, and calls [`Conn`]'s `poll_flush` when it is empty, that is when the head is out;
+//! - there the socket is taken from the transport and given to the closure, and the error that is returned ends actix's
+//!   part of the connection, which drops its buffers.
+//!
+//! It leans on that order inside actix-http's dispatcher. Where a release changed it no event would arrive at all:
+//! every stream test fails then.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+type Then = Box<dyn FnOnce(TcpStream)>;
+
+/// Where a connection's socket goes once the head is out. One per connection, in its data.
+#[derive(Clone, Default)]
+pub(super) struct Handover(Rc<Cell<Option<Then>>>);
+
+/// A socket that actix reads requests from and writes heads to, until it is handed over.
+pub(super) struct Conn {
+    io: Option<TcpStream>,
+    handover: Handover,
+}
+
+impl Conn {
+    pub(super) fn new(io: TcpStream) -> Self {
+        Self { io: Some(io), handover: Handover::default() }
+    }
+
+    pub(super) fn handover(&self) -> Handover {
+        self.handover.clone()
+    }
+
+    fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &mut self.io {
+            Some(io) => poll(Pin::new(io)),
+            None => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket was handed over")
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.with(|io| io.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|io| io.poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.handover.0.take() {
+            Some(then) => {
+                if let Some(io) = self.io.take() {
+                    then(io);
+                }
+                Poll::Ready(Err(gone()))
+            }
+            None => self.with(|io| io.poll_flush(cx)),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|io| io.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|io| io.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+}
+
+/// The body of a response whose socket leaves: never brings a byte of its own. Dropped before the head is out, it takes
+/// the closure and all that the closure owns with it.
+pub(super) struct HandoverBody {
+    to: Handover,
+    then: Option<Then>,
+}
+
+impl HandoverBody {
+    pub(super) fn new(to: Handover, then: impl FnOnce(TcpStream) + 'static) -> Self {
+        Self { to, then: Some(Box::new(then)) }
+    }
+}
+
+impl MessageBody for HandoverBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if let Some(then) = self.then.take() {
+            self.to.0.set(Some(then));
+        }
+        Poll::Pending
+    }
+}

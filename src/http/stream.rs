@@ -1,0 +1,87 @@
+//! `GET /v2/stream/{streams}`: from a request to a reader on a socket of its own.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_web::http::{Version, header};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use percent_encoding::percent_decode_str;
+
+use super::Services;
+use super::error::Refusal;
+use super::handover::{Handover, HandoverBody};
+use super::reader;
+use super::resume;
+use super::sse::Framing;
+use crate::hub::{Who, Worker};
+use crate::model::{StreamSet, parse_stream_names};
+
+/// How long the head waits for what the log must answer. After it the 200 comes first, and the place is resolved later:
+/// a 5xx ends a browser's EventSource for good.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
+
+/// What the request may tell the proxy in front, and what it is about the bytes that follow.
+const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
+const SLUICE_NOTICE: &str = "sluice-notice";
+
+pub(super) async fn get(
+    request: HttpRequest,
+    services: web::Data<Services>,
+    worker: web::Data<Rc<Worker>>,
+) -> HttpResponse {
+    open(&request, &services, &worker).await.unwrap_or_else(|refusal| refusal.answer(&request))
+}
+
+/// The head of the stream, and nothing behind it: no reader, no place.
+pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    let checked = stream_set(&request, &services).and_then(|set| resume::from(&request, &set));
+    match checked {
+        Ok(_) => ok(&request).finish(),
+        Err(refusal) => refusal.answer(&request),
+    }
+}
+
+async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -> Result<HttpResponse, Refusal> {
+    let set = stream_set(request, services)?;
+    let from = resume::from(request, &set)?;
+    let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let who = Who { client: services.client_prefixes.key_of(request), user_agent: user_agent.map(Into::into) };
+    let mut subscription = services.hub.subscribe(&set, from, who)?;
+    subscription.settle(SETTLE_AT_MOST).await?;
+
+    let mut answer = ok(request);
+    if let Some(notice) = subscription.notice() {
+        answer.insert_header((SLUICE_NOTICE, notice));
+    }
+    let framing = if request.version() < Version::HTTP_11 { Framing::Raw } else { Framing::Chunked };
+    let handover = request
+        .conn_data::<Handover>()
+        .cloned()
+        .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
+    let worker = worker.clone();
+    Ok(answer.body(HandoverBody::new(handover, move |io| {
+        actix_rt::spawn(reader::run(io, subscription, &worker, framing));
+    })))
+}
+
+fn ok(request: &HttpRequest) -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    // As EventStreams has it: the charset comes only with an Accept header.
+    let content_type = match request.headers().contains_key(header::ACCEPT) {
+        true => "text/event-stream; charset=utf-8",
+        false => "text/event-stream",
+    };
+    answer.content_type(content_type);
+    answer.insert_header((header::CACHE_CONTROL, "no-cache"));
+    answer.insert_header((X_ACCEL_BUFFERING, "no"));
+    answer
+}
+
+/// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
+fn stream_set(request: &HttpRequest, services: &Services) -> Result<StreamSet, Refusal> {
+    let path = request.uri().path();
+    let list = path.strip_prefix("/v2/stream/").unwrap_or_default();
+    let list = list.strip_suffix('/').unwrap_or(list);
+    let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
+    Ok(services.catalog.resolve(&parse_stream_names(&list)?)?)
+}
