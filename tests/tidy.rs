@@ -45,7 +45,7 @@ const IGNORED: &[&str] = &[".git", "target", "data"];
 
 /// Words that code must not hold. What stands in strings and comments is not code.
 const BANNED_CODE: &[&str] = &["todo!", "unimplemented!", "dbg!", "unsafe"];
-/// Only `cli` and `main` speak to the terminal; everything else logs.
+/// Only `cli`, `main` and tests speak to the terminal; everything else logs.
 const BANNED_PRINTS: &[&str] = &["println!", "print!", "eprintln!", "eprint!"];
 /// Words that no file may hold, in any case. In pieces, so that this list does not find itself.
 const BANNED_TEXT: &[&str] = &[
@@ -199,14 +199,18 @@ fn other_engine(path: &str, code: &str) -> Vec<String> {
 }
 
 fn too_long(path: &str, text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let tests = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].contains("mod "));
-    let length = tests.unwrap_or(lines.len());
+    let length = lines_before_tests(text);
     let file = (length > FILE_LINES_MAX).then(|| format!("{path}: {length} lines, at most {FILE_LINES_MAX}"));
     let functions = functions(&code_only(text)).into_iter().filter(|(_, _, lines)| *lines > FUNCTION_LINES_MAX);
     let functions = functions
         .map(|(name, line, lines)| format!("{path}:{line}: fn {name} has {lines} lines, at most {FUNCTION_LINES_MAX}"));
     file.into_iter().chain(functions).collect()
+}
+
+fn lines_before_tests(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].contains("mod "));
+    tests.unwrap_or(lines.len())
 }
 
 /// Name, first line and number of lines of every function that has a body.
@@ -237,13 +241,20 @@ fn body(code: &str) -> Option<usize> {
 }
 
 fn banned_code(path: &str, code: &str) -> Vec<String> {
-    let speaks = !path.starts_with("src/") || path.starts_with("src/cli") || path == "src/main.rs";
-    let prints: &[&str] = if speaks { &[] } else { BANNED_PRINTS };
-    let found = BANNED_CODE.iter().chain(prints).flat_map(|banned| {
+    let speaks = !path.starts_with("src/")
+        || path.starts_with("src/cli")
+        || path == "src/main.rs"
+        || path.ends_with("_test.rs")
+        || path.ends_with("/tests.rs");
+    let quiet_lines = if speaks { 0 } else { lines_before_tests(code) };
+    let found = |banned: &&str| {
         let word = banned.trim_end_matches('!');
-        words(code, word).into_iter().filter(move |(at, _)| code[*at..].starts_with(banned))
-    });
-    found.map(|(at, word)| format!("{path}:{}: `{word}` must not stand in code", line_of(code, at))).collect()
+        let found = words(code, word).into_iter().filter(|(at, _)| code[*at..].starts_with(banned));
+        found.map(|(at, _)| (line_of(code, at), word.to_owned())).collect::<Vec<_>>()
+    };
+    let prints = BANNED_PRINTS.iter().flat_map(found).filter(|(line, _)| *line <= quiet_lines);
+    let found = BANNED_CODE.iter().flat_map(found).chain(prints);
+    found.map(|(line, word)| format!("{path}:{line}: `{word}` must not stand in code")).collect()
 }
 
 fn banned_text(path: &str, text: &str) -> Vec<String> {
@@ -457,6 +468,9 @@ mod planted {
             banned_code("src/cli/mod.rs", &code_only("println!(\"unsafe \\\" unsafe\"); '\\''; b'\"';")),
             [""; 0]
         );
+        let seed = "#[cfg(test)]\nmod tests { fn f() { eprintln!() } }";
+        assert_eq!(banned_code("src/hub/mod.rs", seed), [""; 0]);
+        assert_eq!(banned_code("src/hub/mod.rs", &format!("fn f() {{ print!() }}\n{seed}")).len(), 1);
         assert_eq!(banned_text("a.md", &format!("Seen in {}wt", concat!("/WO", "RK/"))).len(), 1);
     }
 

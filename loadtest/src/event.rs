@@ -44,12 +44,13 @@ pub(crate) fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Writes one event of this stream: fields and sizes as recorded from the public service, 1.1 KB on average.
+/// Writes one event of this stream: fields and sizes as recorded from the public service, 1.1 KB on average when the
+/// server has added its part.
 pub(crate) fn write(out: &mut String, stream: &str, stamp: Stamp) {
     let schema = if stream == "test.event" { "/test/event/1.0.0" } else { "/mediawiki/recentchange/1.0.0" };
     let (domain, wiki) = WIKIS[fastrand::usize(..WIKIS.len())];
-    let title = words(fastrand::usize(2..8), '_');
-    let comment = words(fastrand::usize(3..34), ' ');
+    let title = words(fastrand::usize(2..5), '_');
+    let comment = words(fastrand::usize(3..16), ' ');
     let user = words(2, '_');
     let (request, id) = (fastrand::u128(..), fastrand::u128(..));
     let (rcid, old) = (fastrand::u32(..), fastrand::u32(..));
@@ -147,8 +148,9 @@ mod tests {
             })
             .collect();
         let mean = sizes.iter().sum::<usize>() / sizes.len();
-        assert!((1_000..1_250).contains(&mean), "mean {mean}");
-        assert!(sizes.iter().all(|size| (750..1_700).contains(size)), "{sizes:?}");
+        // The server adds some 70 bytes; recorded ones have 881 to 1,368, and 1,111 on average.
+        assert!((980..1_110).contains(&mean), "mean {mean}");
+        assert!(sizes.iter().all(|size| (700..1_500).contains(size)), "{sizes:?}");
     }
 
     #[test]

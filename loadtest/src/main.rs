@@ -33,6 +33,8 @@ mod report;
 mod scenario;
 mod server;
 mod stream;
+#[cfg(test)]
+mod stub;
 mod target;
 mod wire;
 
@@ -117,8 +119,9 @@ fn main() -> ExitCode {
     println!("load average {}, open files {open_files}", process::load_average());
     match play(&command) {
         Ok(report) => {
+            let code = if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             report.print();
-            if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            code
         }
         Err(failure) => {
             eprintln!("{failure}");

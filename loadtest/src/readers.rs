@@ -23,7 +23,7 @@ const OPENING_MAX: usize = 64;
 /// Readers of one source address: below the server's limit of streams per client.
 const READERS_PER_ADDRESS: usize = 16;
 /// Without progress for this long, what has not come is lost.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// For repeats that come after everything has come.
 const REPEATS_WAIT: Duration = Duration::from_millis(300);
@@ -32,6 +32,7 @@ const REPEATS_WAIT: Duration = Duration::from_millis(300);
 pub(crate) struct Crowd {
     run: u32,
     opened: AtomicUsize,
+    refused: AtomicUsize,
     /// Events of this run, each once per reader.
     delivered: AtomicU64,
     bytes: AtomicU64,
@@ -73,12 +74,12 @@ impl Readers {
             tasks.spawn(read(crowd.clone(), doors.clone(), ask, ledger));
         }
         let all = Self { crowd, tasks };
-        while all.crowd.opened.load(Relaxed) < readers && all.crowd.ended.load(Relaxed) == 0 {
+        while all.crowd.opened.load(Relaxed) < readers && all.crowd.refused.load(Relaxed) == 0 {
             sleep(LOOK_EVERY).await;
         }
-        match all.crowd.ended.load(Relaxed) {
+        match all.crowd.refused.load(Relaxed) {
             0 => Ok(all),
-            failed => Err(Failure::Readers { readers: failed, why: all.why() }),
+            readers => Err(Failure::Readers { readers, why: all.why() }),
         }
     }
 
@@ -133,6 +134,7 @@ impl Crowd {
         Self {
             run,
             opened: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
@@ -160,9 +162,10 @@ impl Crowd {
         self.latency.lock().saturating_record(event::now_us().saturating_sub(stamp.sent_us));
     }
 
-    fn end(&self, why: String) {
+    /// One more stream was refused or ended; the first reason is kept.
+    fn over(&self, counter: &AtomicUsize, why: String) {
         self.why.lock().get_or_insert(why);
-        self.ended.fetch_add(1, Relaxed);
+        counter.fetch_add(1, Relaxed);
     }
 }
 
@@ -175,7 +178,7 @@ async fn read(crowd: Arc<Crowd>, doors: Arc<Semaphore>, ask: Ask, mut ledger: Le
     drop((doors, ask));
     let mut stream = match opened {
         Ok(stream) => stream,
-        Err(failure) => return crowd.end(failure.to_string()),
+        Err(failure) => return crowd.over(&crowd.refused, failure.to_string()),
     };
     crowd.opened.fetch_add(1, Relaxed);
     loop {
@@ -185,8 +188,8 @@ async fn read(crowd: Arc<Crowd>, doors: Arc<Semaphore>, ask: Ask, mut ledger: Le
         });
         match next.await {
             Ok(Flow::Open | Flow::Left) => {}
-            Ok(Flow::Ended) => return crowd.end("the server ended it".to_owned()),
-            Err(error) => return crowd.end(error.to_string()),
+            Ok(Flow::Ended) => return crowd.over(&crowd.ended, "the server ended it".to_owned()),
+            Err(error) => return crowd.over(&crowd.ended, error.to_string()),
         }
     }
 }
@@ -199,11 +202,10 @@ pub(crate) fn source(first: u32, index: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, octet(number / 250), octet(number))
 }
 
-/// Microseconds up to an hour, to three digits.
+/// Microseconds up to an hour, to three digits; what is longer counts as an hour.
 pub(crate) fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
-    histogram.auto(true);
-    histogram
+    const HOUR_US: u64 = 3_600_000_000;
+    Histogram::new_with_max(HOUR_US, 3).unwrap_or_else(|_| unreachable!("an hour to three digits is allowed"))
 }
 
 #[cfg(test)]

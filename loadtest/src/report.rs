@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 pub(crate) struct Report {
     scenario: &'static str,
     figures: Vec<Figure>,
+    /// Counts that must be zero, over all rounds.
+    zeros: Vec<(&'static str, u64)>,
     faults: Vec<String>,
 }
 
@@ -18,7 +20,7 @@ struct Figure {
 
 impl Report {
     pub(crate) fn new(scenario: &'static str) -> Self {
-        Self { scenario, figures: Vec::new(), faults: Vec::new() }
+        Self { scenario, figures: Vec::new(), zeros: Vec::new(), faults: Vec::new() }
     }
 
     pub(crate) fn count(&mut self, name: impl Into<String>, value: u64) {
@@ -42,9 +44,12 @@ impl Report {
         }
     }
 
-    /// A count that must be zero.
-    pub(crate) fn zero(&mut self, name: &str, value: u64) {
-        self.count(name, value);
+    /// A count that must be zero; rounds add up.
+    pub(crate) fn zero(&mut self, name: &'static str, value: u64) {
+        match self.zeros.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += value,
+            None => self.zeros.push((name, value)),
+        }
         if value > 0 {
             self.fault(format!("{name} = {value}"));
         }
@@ -54,16 +59,23 @@ impl Report {
         self.faults.push(fault);
     }
 
-    pub(crate) fn ok(&self) -> bool {
-        self.faults.is_empty()
+    pub(crate) fn faults(&self) -> &[String] {
+        &self.faults
     }
 
-    pub(crate) fn print(&self) {
+    pub(crate) fn ok(&self) -> bool {
+        self.faults().is_empty()
+    }
+
+    pub(crate) fn print(mut self) {
+        for (name, sum) in std::mem::take(&mut self.zeros) {
+            self.count(name, sum);
+        }
         let width = self.figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
         for Figure { name, value, unit } in &self.figures {
-            println!("{name:width$}  {value:>12} {unit}");
+            println!("{}", format!("{name:width$}  {value:>12} {unit}").trim_end());
         }
-        for fault in &self.faults {
+        for fault in self.faults() {
             println!("FAULT: {fault}");
         }
         let line = self.figures.iter().map(|Figure { name, value, .. }| format!(" {name}={value}"));

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Pairs of rounds: server, then floor.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
+    /// Keeps the server, and the floor, on the first core and the readers on the second.
+    #[arg(long)]
+    pin: bool,
 }
 
 /// What one round cost.
@@ -51,12 +54,17 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure> {
     let mut report = Report::new("cpu");
+    if args.pin {
+        process::pin(std::process::id(), write_loop::READERS_CORE)?;
+        process::pin(target.needs_pid()?, write_loop::MEASURED_CORE)?;
+    }
     let intake = intake_round(target, args).await?;
     let (mut server_all, mut floor_all, mut delivery_all) = (0.0, 0.0, 0.0);
     for round in 1..=args.rounds {
         let server = server_round(target, args, &mut report).await?;
         let frame_bytes = server.frame_bytes();
-        let floor = write_loop::Args { readers: args.readers, rate: args.rate, seconds: args.seconds, frame_bytes };
+        let Args { readers, rate, seconds, pin, .. } = *args;
+        let floor = write_loop::Args { readers, rate, seconds, frame_bytes, pin };
         let floor = write_loop::round(floor, &mut report).await?.us_per_delivery();
         let delivery = server.cpu.saturating_sub(intake).as_secs_f64() * 1e6 / server.deliveries.max(1) as f64;
         let server = server.us_per_delivery();

@@ -55,3 +55,45 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
     resumed.check(expected, &mut report).await;
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stub::{self, Mistake};
+
+    async fn faults(mistake: Mistake) -> Vec<String> {
+        let (server, _running) = stub::start(mistake).await.unwrap();
+        let target = Target::new(server, "mediawiki.recentchange".to_owned());
+        run(&target, &Args { readers: 3, events: 60 }).await.unwrap().faults().to_vec()
+    }
+
+    #[tokio::test]
+    async fn an_honest_server_passes() {
+        assert_eq!(faults(Mistake::None).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_event_delivered_twice_is_found() {
+        assert_eq!(faults(Mistake::Repeats(40)).await[0], "repeated = 3");
+    }
+
+    #[tokio::test]
+    async fn a_repeat_after_coming_back_is_found() {
+        assert_eq!(faults(Mistake::ResumesEarly).await[0], "repeated = 5");
+    }
+
+    #[tokio::test]
+    async fn events_in_the_wrong_order_are_found() {
+        assert!(faults(Mistake::Swaps(170)).await.iter().any(|fault| fault.starts_with("disordered")));
+    }
+
+    #[tokio::test]
+    async fn a_lost_event_is_found() {
+        assert_eq!(faults(Mistake::Loses(40)).await[0], "lost = 3");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_is_found() {
+        assert!(faults(Mistake::Ends(40)).await.iter().any(|fault| fault.starts_with("streams_ended")));
+    }
+}

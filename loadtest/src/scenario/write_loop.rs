@@ -31,7 +31,14 @@ pub(crate) struct Args {
     /// Bytes of an event on the wire.
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     pub(crate) frame_bytes: u32,
+    /// Keeps the loop on the first core and the readers on the second.
+    #[arg(long)]
+    pub(crate) pin: bool,
 }
+
+/// With `--pin`: where what is measured runs, and where the readers do.
+pub(crate) const MEASURED_CORE: usize = 0;
+pub(crate) const READERS_CORE: usize = 1;
 
 pub(crate) async fn run(args: &Args) -> Result<Report, Failure> {
     let mut report = Report::new("write-loop");
@@ -45,6 +52,10 @@ pub(crate) async fn run(args: &Args) -> Result<Report, Failure> {
 pub(crate) async fn round(args: Args, report: &mut Report) -> Result<Round, Failure> {
     let run = fastrand::u32(..);
     let mut floor = Floor::start(args, run).await?;
+    if args.pin {
+        process::pin(std::process::id(), READERS_CORE)?;
+        process::pin(floor.pid, MEASURED_CORE)?;
+    }
     let target = Target::new(floor.address, "mediawiki.recentchange".to_owned()).with_run(run);
     let readers = Readers::live(&target, args.readers.into()).await?;
     let before = process::cpu(floor.pid)?;
@@ -103,7 +114,7 @@ pub(crate) struct ChildArgs {
 
 /// What runs in the child process.
 pub(crate) fn child(args: &ChildArgs) -> io::Result<()> {
-    let ChildArgs { loop_: Args { readers, rate, seconds, frame_bytes }, run } = *args;
+    let ChildArgs { loop_: Args { readers, rate, seconds, frame_bytes, .. }, run } = *args;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
     let sockets: Vec<TcpStream> = (0..readers).map(|_| accept(&listener)).collect::<io::Result<_>>()?;
