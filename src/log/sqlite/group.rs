@@ -93,8 +93,8 @@ pub(super) fn not_written(error: &rusqlite::Error) -> AppendError {
     AppendError::NotWritten(error.to_string())
 }
 
-/// A commit that fails is rolled back, with one exception: when only the fsync failed the whole transaction, commit mark
-/// and all, may already be in the write-ahead log. The next commit overwrites it, but a crash before that would find it.
+/// A commit that fails is rolled back, with one exception: when only the fsync failed, the whole transaction may already
+/// be in the write-ahead log, commit mark and all. The next commit overwrites it; a crash before that would find it.
 fn not_committed(error: &rusqlite::Error) -> AppendError {
     match error.sqlite_error().map(|error| error.extended_code) {
         Some(ffi::SQLITE_IOERR_FSYNC) => AppendError::Unknown(error.to_string()),

@@ -19,7 +19,7 @@ pub(super) struct Head {
     pub(super) time_max: Timestamp,
 }
 
-/// The committed end of every topic. Only the writer advances it, and only after a commit: what stands here can be read.
+/// The committed end of every topic. Only the writer advances it, after a commit: what stands here can be read.
 pub(super) struct Heads {
     topics: RwLock<HashMap<Topic, Head>>,
     commits: watch::Sender<()>,

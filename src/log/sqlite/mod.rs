@@ -86,13 +86,24 @@ impl Default for Options {
 /// Why the log in a data folder cannot be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the data folder {} cannot be used: {cause}; check its owner and permissions, or name another with --data", folder.display())]
+    #[error(
+        "the data folder {} cannot be used: {cause}; check its owner and permissions, or name another with --data",
+        folder.display()
+    )]
     Folder { folder: PathBuf, cause: io::Error },
-    #[error("the data folder {} is in use by another sluice{}; stop that one, or name another folder with --data", folder.display(), lock::by_pid(*pid))]
+    #[error(
+        "the data folder {} is in use by another sluice{}; stop that one, or name another folder with --data",
+        folder.display(),
+        lock::by_pid(*pid)
+    )]
     InUse { folder: PathBuf, pid: Option<u32> },
     #[error("{} is not a log of sluice: {cause}; move it away, or name another folder with --data", file.display())]
     NotALog { file: PathBuf, cause: String },
-    #[error("{} was written by a newer sluice (format {found}, this one knows {known}); start that one, or name another folder with --data", file.display())]
+    #[error(
+        "{} was written by a newer sluice (format {found}, this one knows {known}); start that one, or name another \
+         folder with --data",
+        file.display()
+    )]
     Newer { file: PathBuf, found: i32, known: i32 },
     #[error("the disk of {} is full: free some space, or name another folder with --data", file.display())]
     DiskFull { file: PathBuf },

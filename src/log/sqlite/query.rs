@@ -136,8 +136,8 @@ fn to_bytes(value: ValueRef<'_>) -> rusqlite::Result<Option<Bytes>> {
 }
 
 /// Binary search for the first record whose `time_max` is at or after the time; it is the first whose `time` is, as
-/// `time_max` takes a step only at a record that is itself as late. Where retention took that record, the oldest that is
-/// left is found instead: earlier than needed, never later.
+/// `time_max` takes a step only at a record that is itself as late. Where retention took that record, the oldest that
+/// is left is found instead: earlier than needed, never later.
 fn first_at(connection: &Connection, ends: &Ends, time: Timestamp) -> rusqlite::Result<Offset> {
     let sql = format!("SELECT offset, time_max FROM {} WHERE offset >= ? ORDER BY offset LIMIT 1", ends.id.table());
     let mut probe = connection.prepare_cached(&sql)?;

@@ -214,7 +214,7 @@ fn delete_step(connection: &mut Connection, fronts: &mut Fronts, bounds: &Bounds
     Ok(deleted)
 }
 
-/// Deletes the topic's oldest records, in turn with the other topics' where bytes are the reason. Returns its new front.
+/// Deletes the topic's oldest records, in turn with other topics' where bytes are the reason. Returns its new front.
 fn delete_run(
     transaction: &Transaction<'_>,
     topic: TopicId,

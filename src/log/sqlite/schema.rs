@@ -30,9 +30,9 @@ impl TopicId {
     }
 }
 
-/// `time_max` is the largest `time` up to here, so that it grows with the offset: the first record at or after a time is
-/// the first whose `time_max` is, and that is a binary search. (An index on `time` would cost a third of the space of
-/// small records.) `value` stands last: what is asked of the others does not read it.
+/// `time_max` is the largest `time` up to here, so it only grows with the offset: the first record at or after a time
+/// is the first whose `time_max` is, and that is a binary search. An index on `time` would cost space and every append a
+/// second tree. `value` stands last: what is asked of the others does not read it.
 pub(super) fn create_records_sql(id: TopicId) -> String {
     format!(
         "CREATE TABLE {} (offset INTEGER PRIMARY KEY, time INTEGER NOT NULL, time_max INTEGER NOT NULL,
@@ -83,7 +83,8 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     // Before the first table: later it would cost a VACUUM, which needs the file's size again in free space.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {CREATE_SQL}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT"
+        "BEGIN IMMEDIATE; {CREATE_SQL}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};
+         COMMIT"
     ))
 }
 
@@ -101,8 +102,8 @@ fn require_ours(connection: &Connection, file: &Path) -> Result<(), OpenError> {
 }
 
 /// `synchronous=FULL`: in WAL mode that is one fsync per commit, before it returns, so an acknowledged record survives
-/// a power loss. `NORMAL` would survive only a crash of the process, `EXTRA` adds nothing in this mode. Group commit pays
-/// for it: whoever waits shares the fsync. (`fullfsync` is for macOS, whose fsync stops at the drive's cache.)
+/// a power loss. `NORMAL` would survive only a crash of the process, `EXTRA` adds nothing in this mode. Group commit
+/// pays for it: whoever waits shares the fsync. (`fullfsync` is for macOS, whose fsync stops at the drive's cache.)
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {

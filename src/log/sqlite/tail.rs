@@ -1,7 +1,7 @@
 //! A following read of many topics, woken by commits and never polling.
 //!
-//! What to read is decided against the heads in memory; the reading happens on a blocking thread with a connection of the
-//! tail's own, so that readers who catch up cannot hold it up.
+//! What to read is decided against the heads in memory; the reading happens on a blocking thread with a connection of
+//! the tail's own, so that readers who catch up cannot hold it up.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ struct Followed {
     retry_at: Option<Instant>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// To be opened at this offset, or at the first that is still kept.
     Unopened(Offset),
@@ -62,6 +62,7 @@ enum Place {
 /// What one read brings of one topic.
 struct Answer {
     topic: Topic,
+    asked: Place,
     brought: Result<Brought, ReadError>,
 }
 
@@ -133,9 +134,11 @@ impl SqliteTail {
     fn take(&mut self, answers: Vec<Answer>) -> TailBatch {
         self.tell_operator(&answers);
         let mut batch = TailBatch::default();
-        for Answer { topic, brought } in answers {
-            // Followed no longer, since the read began.
-            let Some(followed) = self.topics.get_mut(&topic) else { continue };
+        for Answer { topic, asked, brought } in answers {
+            // Left since the read began, or left and followed anew: then it is to be opened again.
+            let Some(followed) = self.topics.get_mut(&topic).filter(|followed| followed.place == asked) else {
+                continue;
+            };
             match brought {
                 Ok(brought) => followed.take(brought, &mut batch),
                 Err(_) => followed.fail(&topic, &self.heads),
@@ -163,8 +166,8 @@ impl SqliteTail {
 
 #[async_trait]
 impl Tail for SqliteTail {
-    /// Between an await and the next nothing is half done: a read that was begun is kept in `reader` and its answers are
-    /// taken and returned without a wait in between.
+    /// Between an await and the next nothing is half done: a read that was begun is kept in `reader`, and its answers
+    /// are taken and returned without a wait in between.
     async fn next(&mut self) -> TailBatch {
         loop {
             let answers = match &mut self.reader {
@@ -248,14 +251,15 @@ fn bring_all(connection: Option<Connection>, file: &Path, asks: Vec<Ask>) -> (Op
         let brought = bring(&connection, &ask, share.min(bytes_left)).map_err(ReadError::from);
         let bytes = brought.iter().flat_map(|brought| &brought.records).map(Record::bytes).sum();
         bytes_left = bytes_left.saturating_sub(bytes);
-        answers.push(Answer { topic: ask.topic, brought });
+        answers.push(Answer { topic: ask.topic, asked: ask.place, brought });
     }
     let sound = answers.iter().all(|answer| answer.brought.is_ok());
     (sound.then_some(connection), answers)
 }
 
 fn fail_all(asks: Vec<Ask>, error: &ReadError) -> Vec<Answer> {
-    asks.into_iter().map(|ask| Answer { topic: ask.topic, brought: Err(error.clone()) }).collect()
+    let fail = |ask: Ask| Answer { topic: ask.topic, asked: ask.place, brought: Err(error.clone()) };
+    asks.into_iter().map(fail).collect()
 }
 
 fn bring(connection: &Connection, ask: &Ask, bytes_max: usize) -> rusqlite::Result<Brought> {
@@ -263,7 +267,11 @@ fn bring(connection: &Connection, ask: &Ask, bytes_max: usize) -> rusqlite::Resu
     let ends = query::ends_of(&snapshot, ask.id, ask.end)?;
     let partition = Partition::new(&ask.topic, PARTITION);
     let (start, opened) = match ask.place {
-        Place::At(at) => (at.max(ends.first), None),
+        Place::At(at) if at < ends.first => {
+            tracing::warn!(%partition, next = %at, first = %ends.first, "retention has overtaken the live readers");
+            (ends.first, None)
+        }
+        Place::At(at) => (at, None),
         Place::Unopened(from) => {
             let next = from.max(ends.first);
             let before = query::newest_below(&snapshot, ask.id, next)?.map(|(_, time)| time);

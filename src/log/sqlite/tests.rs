@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use futures_util::FutureExt;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -375,6 +376,24 @@ async fn a_sick_topic_does_not_hold_up_the_others_and_is_joined_again() {
     let again = next(&mut *tail).await;
     assert!(again.caught_up && again.opened.is_empty(), "{again:?}");
     assert_eq!(text(again.records[0].value.as_deref()), "1");
+}
+
+#[tokio::test]
+async fn a_topic_left_and_followed_anew_is_opened_anew() {
+    let bench = Bench::new(no_limits());
+    bench.append("t", b"0").await.expect("appended");
+    let mut tail = bench.log.tail(vec![Topic::new("t")], 0).await;
+    next(&mut *tail).await;
+    bench.append("t", b"1").await.expect("appended");
+    // Polled once, so that a read is under way: its answer is of the life before.
+    let _ = tail.next().now_or_never();
+
+    tail.follow(vec![]);
+    tail.follow(vec![Topic::new("t")]);
+
+    let batch = next(&mut *tail).await;
+    assert_eq!(batch.opened.iter().map(|opened| opened.next).collect::<Vec<_>>(), [Offset(0)]);
+    assert_eq!(batch.records.len(), 2);
 }
 
 #[tokio::test]
