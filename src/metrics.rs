@@ -13,6 +13,7 @@ pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
+pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
 
 /// Tells the recorder what each metric means. Once, at the start.
 pub fn describe() {
@@ -28,4 +29,5 @@ pub fn describe() {
     counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
+    counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
 }

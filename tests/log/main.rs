@@ -11,4 +11,8 @@
 mod suite;
 mod cases;
 mod engine;
+mod kafka;
 mod story;
+
+#[path = "../support/mod.rs"]
+mod support;

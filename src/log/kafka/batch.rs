@@ -1,0 +1,148 @@
+//! One call to append, on its way: its records until they are handed over, its answers as they come.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::oneshot;
+
+use crate::log::{AppendError, Appended};
+use crate::model::{NewRecord, Topic};
+
+pub(super) type Answer = Result<Appended, AppendError>;
+
+/// Completed once, not record by record: one wake for the task that waits.
+pub(super) struct Batch {
+    pub(super) load: Load,
+    /// Gone once they were handed over, or taken back at the deadline: whoever takes them decides which.
+    records: Mutex<Option<Vec<NewRecord>>>,
+    answers: Mutex<Answers>,
+}
+
+struct Answers {
+    given: Vec<Option<Answer>>,
+    missing: usize,
+    all: Option<oneshot::Sender<()>>,
+}
+
+/// What a batch, or a queue of them, weighs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+impl std::ops::SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
+impl Batch {
+    /// The receiver is told when every record has its answer.
+    pub(super) fn new(records: Vec<NewRecord>) -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (all, answered) = oneshot::channel();
+        let load = Load { records: records.len(), bytes: records.iter().map(weight).sum() };
+        let answers = Answers { given: vec![None; records.len()], missing: records.len(), all: Some(all) };
+        (Arc::new(Self { load, records: Mutex::new(Some(records)), answers: Mutex::new(answers) }), answered)
+    }
+
+    pub(super) fn take_records(&self) -> Option<Vec<NewRecord>> {
+        self.records.lock().take()
+    }
+
+    fn answer(&self, index: usize, answer: Answer) {
+        let mut answers = self.answers.lock();
+        // An answer after the deadline has come too late to matter.
+        let Some(place @ None) = answers.given.get_mut(index) else { return };
+        *place = Some(answer);
+        answers.missing -= 1;
+        if answers.missing == 0
+            && let Some(all) = answers.all.take()
+        {
+            let _ = all.send(());
+        }
+    }
+
+    /// The answers; what has none gets this error.
+    pub(super) fn into_answers(&self, unanswered: &AppendError) -> Vec<Answer> {
+        let given = std::mem::take(&mut self.answers.lock().given);
+        given.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered.clone()))).collect()
+    }
+}
+
+/// Travels with a record through librdkafka and comes back with its fate.
+pub(super) struct Ticket {
+    pub(super) batch: Arc<Batch>,
+    pub(super) index: usize,
+    pub(super) topic: Topic,
+    pub(super) bytes: usize,
+}
+
+impl Ticket {
+    pub(super) fn answer(&self, answer: Answer) {
+        self.batch.answer(self.index, answer);
+    }
+}
+
+pub(super) fn weight(record: &NewRecord) -> usize {
+    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.as_ref().map_or(0, bytes::Bytes::len)
+}
+
+pub(super) fn is_too_large(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{InvalidMessageSize, MessageBatchTooLarge, MessageSizeTooLarge};
+    matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize))
+}
+
+/// The client did not take the record at all.
+pub(super) fn refused(error: &KafkaError, bytes: usize) -> AppendError {
+    match is_too_large(error) {
+        true => AppendError::TooLarge(format!("{bytes} bytes, and Kafka says: {error}")),
+        false => AppendError::NotWritten(error.to_string()),
+    }
+}
+
+/// What an error says of the record's fate. `placed`: a partition was chosen, so it may have been sent.
+///
+/// librdkafka knows for each record whether it was ever sent, but its Rust binding does not tell; so a time-out counts as
+/// sent as soon as there is a partition. What must not be guessed is the other way round.
+pub(super) fn fate(error: &KafkaError, placed: bool, bytes: usize) -> AppendError {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        _ if is_too_large(error) => refused(error, bytes),
+        Some(Code::MessageTimedOut) if !placed => {
+            AppendError::NotWritten("no broker told in time where the topic's partitions are".to_owned())
+        }
+        // Refused by the broker or by the client before it was written.
+        Some(
+            Code::QueueFull
+            | Code::PurgeQueue
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::InvalidTopic
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::InvalidMessage
+            | Code::PolicyViolation
+            | Code::NotEnoughReplicas
+            | Code::UnsupportedCompressionType
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::InvalidArgument,
+        ) => AppendError::NotWritten(error.to_string()),
+        // On a fatal error the client refuses before it sends, but says the same of what it had sent.
+        Some(Code::Fatal) if !placed => AppendError::NotWritten(error.to_string()),
+        _ => AppendError::Unknown(error.to_string()),
+    }
+}

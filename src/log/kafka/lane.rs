@@ -1,0 +1,218 @@
+//! One librdkafka producer and the thread that polls it; made anew when it has failed for good.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::statistics::Statistics;
+
+use super::batch::Ticket;
+use super::clients::make;
+use super::context::{Context, Trouble};
+use super::producer::Shared;
+use super::{OpenError, PROBE_TOPIC};
+use crate::metrics::PRODUCERS_REBUILT;
+use crate::model::Timestamp;
+
+/// One turn of the thread. Acknowledgements wake it within; only trouble waits for the turn's end.
+const TURN: Duration = Duration::from_millis(100);
+/// How long the thread asks whether a broker is back, with acknowledgements waiting meanwhile.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneKind {
+    Together,
+    Alone,
+}
+
+impl LaneKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Together => "kafka-producer",
+            Self::Alone => "kafka-single",
+        }
+    }
+}
+
+pub(super) struct Lane {
+    kind: LaneKind,
+    config: ClientConfig,
+    current: Mutex<Current>,
+    condemned: AtomicBool,
+}
+
+enum Current {
+    NotStarted,
+    Running(Arc<Client>),
+    Finished,
+}
+
+type Client = BaseProducer<Fates>;
+
+/// A record as librdkafka copies it.
+pub(super) struct Outgoing<'a> {
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) time: Timestamp,
+    pub(super) partition: Option<i32>,
+}
+
+impl Lane {
+    pub(super) fn new(kind: LaneKind, config: ClientConfig) -> Self {
+        Self { kind, config, current: Mutex::new(Current::NotStarted), condemned: AtomicBool::new(false) }
+    }
+
+    pub(super) fn start(&self, owner: &Arc<Shared>) -> Result<(), OpenError> {
+        self.running(owner).map(drop)
+    }
+
+    /// Copies the record into librdkafka's queue; never blocks.
+    pub(super) fn send(
+        &self,
+        owner: &Arc<Shared>,
+        ticket: Ticket,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<(), (KafkaError, Box<Ticket>)> {
+        let ticket = Box::new(ticket);
+        let client = match self.running(owner) {
+            Ok(client) => client,
+            Err(fault) => return Err((KafkaError::ClientCreation(fault.to_string()), ticket)),
+        };
+        let topic = ticket.topic.clone();
+        let record = BaseRecord::<[u8], [u8], Box<Ticket>> {
+            topic: topic.as_str(),
+            partition: outgoing.partition,
+            payload: outgoing.value,
+            key: outgoing.key,
+            // Zero would mean "now".
+            timestamp: Some(outgoing.time.0.max(1)),
+            headers: None,
+            delivery_opaque: ticket,
+        };
+        client.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
+    }
+
+    /// The client is beyond repair; the thread replaces it.
+    pub(super) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
+    /// Waits for what is under way, at most so long, and ends the thread. Blocks.
+    pub(super) fn finish(&self, within: Duration) {
+        let last = std::mem::replace(&mut *self.current.lock(), Current::Finished);
+        if let Current::Running(client) = last
+            && let Err(fault) = client.flush(within)
+        {
+            tracing::warn!(client = self.kind.name(), "records were not acknowledged before the stop: {fault}");
+        }
+    }
+
+    fn running(&self, owner: &Arc<Shared>) -> Result<Arc<Client>, OpenError> {
+        let mut current = self.current.lock();
+        match &*current {
+            Current::Running(client) => Ok(client.clone()),
+            Current::Finished => Err(OpenError::Client("the log is closed".to_owned())),
+            Current::NotStarted => {
+                let client = self.make(owner)?;
+                let (owner, kind) = (Arc::downgrade(owner), self.kind);
+                std::thread::Builder::new()
+                    .name(kind.name().to_owned())
+                    .spawn(move || run(&owner, kind))
+                    .map_err(|fault| OpenError::Client(fault.to_string()))?;
+                *current = Current::Running(client.clone());
+                Ok(client)
+            }
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Client>> {
+        match &*self.current.lock() {
+            Current::Running(client) => Some(client.clone()),
+            _ => None,
+        }
+    }
+
+    fn make(&self, owner: &Arc<Shared>) -> Result<Arc<Client>, OpenError> {
+        let (owner, kind) = (Arc::downgrade(owner), self.kind);
+        let troubled = owner.clone();
+        let context = Context::new(kind.name(), move |trouble| {
+            if let Some(owner) = troubled.upgrade() {
+                owner.on_trouble(kind, trouble);
+            }
+        });
+        make(&self.config, Fates { context, owner, kind }).map(Arc::new)
+    }
+
+    /// What the old client still held comes back as purged when it is dropped: queued is not written, sent is unknown.
+    fn replace(&self, owner: &Arc<Shared>) {
+        let made = match self.make(owner) {
+            Ok(made) => made,
+            Err(fault) => return tracing::error!(client = self.kind.name(), "no new producer: {fault}"),
+        };
+        let mut current = self.current.lock();
+        let Current::Running(old) = &mut *current else { return };
+        let old = std::mem::replace(old, made);
+        drop(current);
+        let why = old.client().fatal_error().map_or_else(String::new, |(code, why)| format!("{code}: {why}"));
+        tracing::warn!(client = self.kind.name(), why, "the producer failed for good and was made anew");
+        metrics::counter!(PRODUCERS_REBUILT).increment(1);
+    }
+}
+
+/// Ends when the lane is finished, or nobody owns it any more.
+fn run(owner: &Weak<Shared>, kind: LaneKind) {
+    while let Some(client) = owner.upgrade().and_then(|owner| owner.lane(kind).current()) {
+        client.poll(TURN);
+        let Some(owner) = owner.upgrade() else { return };
+        let lane = owner.lane(kind);
+        // Asked again: a late word from the client before this one is no reason to replace it too.
+        if lane.condemned.swap(false, Ordering::AcqRel) && client.client().fatal_error().is_some() {
+            lane.replace(&owner);
+        } else if kind == LaneKind::Together && owner.is_away() {
+            if client.client().fetch_metadata(Some(PROBE_TOPIC), PROBE_WITHIN).is_ok() {
+                owner.is_back();
+            }
+        }
+    }
+}
+
+/// Brings the fates of records home.
+struct Fates {
+    context: Context,
+    owner: Weak<Shared>,
+    kind: LaneKind,
+}
+
+impl ProducerContext for Fates {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        if let Err((error, _)) = result
+            && error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::Fatal)
+        {
+            self.context.tell(Trouble::Fatal);
+        }
+        if let Some(owner) = self.owner.upgrade() {
+            owner.delivered(self.kind, *ticket, result);
+        }
+    }
+}
+
+impl ClientContext for Fates {
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, line: &str) {
+        self.context.log(level, kind, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn stats(&self, _: Statistics) {}
+    fn stats_raw(&self, _: &[u8]) {}
+}

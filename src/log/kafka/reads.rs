@@ -1,0 +1,131 @@
+//! A few readers, shared by everybody who asks: each answers one question at a time, on a thread that may block.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::OpenError;
+use super::clients::Clients;
+use super::reader::{Reader, Until, out_of_time};
+use crate::log::{Block, PartitionEnds, ReadError};
+use crate::model::{Offset, Partition, Timestamp, Topic};
+
+/// Questions answered at once; the others wait their turn. A reader holds some threads and a connection per broker.
+const READERS_MAX: usize = 4;
+/// Longest wait for a turn, and then for the answer.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const CHECK_WITHIN: Duration = Duration::from_secs(2);
+
+pub(super) struct Reads {
+    pool: Arc<Pool>,
+    /// Whether the log answers is asked beside the queue: a full one is not an absent log.
+    check: Arc<Reader>,
+    engine: Handle,
+}
+
+struct Pool {
+    clients: Clients,
+    idle: Mutex<Vec<Reader>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Reads {
+    pub(super) fn start(clients: &Clients, engine: Handle) -> Result<Self, OpenError> {
+        let turns = Arc::new(Semaphore::new(READERS_MAX));
+        let pool = Arc::new(Pool { clients: clients.clone(), idle: Mutex::default(), turns });
+        Ok(Self { pool, check: Arc::new(Reader::new(clients, "kafka-check")?), engine })
+    }
+
+    pub(super) async fn check(&self) -> Result<(), ReadError> {
+        let check = self.check.clone();
+        let asked = self.engine.spawn_blocking(move || check.answers(Until::after(CHECK_WITHIN)));
+        asked.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    pub(super) async fn read(
+        &self,
+        partition: &Partition,
+        range: Range<Offset>,
+        bytes_max: usize,
+    ) -> Result<Block, ReadError> {
+        let partition = partition.clone();
+        self.ask(move |reader, until| reader.read(&partition, range.start, range.end, bytes_max, until)).await
+    }
+
+    pub(super) async fn ends(&self, topics: &[Topic]) -> Result<Vec<PartitionEnds>, ReadError> {
+        let topics = topics.to_vec();
+        self.ask(move |reader, until| {
+            let led = reader.partitions(&topics, until)?;
+            let partitions: Vec<Partition> = led.into_iter().map(|one| one.partition).collect();
+            reader.ends(&partitions, until)
+        })
+        .await
+    }
+
+    pub(super) async fn at_time(&self, wanted: &[(Partition, Timestamp)]) -> Result<Vec<Offset>, ReadError> {
+        let wanted = wanted.to_vec();
+        self.ask(move |reader, until| at_time(reader, &wanted, until)).await
+    }
+
+    pub(super) async fn before(
+        &self,
+        partition: &Partition,
+        at: Offset,
+    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        let partition = partition.clone();
+        self.ask(move |reader, until| reader.before(&partition, at, until)).await
+    }
+
+    /// Goes on to its end when the caller has gone, so that its reader comes back.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Reader, Until) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let turn = timeout(TURN_WITHIN, self.pool.turns.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| out_of_time())?.map_err(|_| stopping())?;
+        let pool = self.pool.clone();
+        let answered = self.engine.spawn_blocking(move || {
+            let _turn = turn;
+            let reader = pool.reader()?;
+            let answer = question(&reader, Until::after(ANSWER_WITHIN));
+            pool.idle.lock().push(reader);
+            answer
+        });
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+impl Pool {
+    fn reader(&self) -> Result<Reader, ReadError> {
+        if let Some(reader) = self.idle.lock().pop() {
+            return Ok(reader);
+        }
+        Reader::new(&self.clients, "kafka-reader").map_err(|fault| ReadError::Unavailable(fault.to_string()))
+    }
+}
+
+/// A partition that does not exist has its end where its first record will be.
+fn at_time(reader: &Reader, wanted: &[(Partition, Timestamp)], until: Until) -> Result<Vec<Offset>, ReadError> {
+    let mut topics: Vec<Topic> = wanted.iter().map(|(partition, _)| partition.topic.clone()).collect();
+    topics.sort();
+    topics.dedup();
+    let there: HashSet<Partition> = reader.partitions(&topics, until)?.into_iter().map(|one| one.partition).collect();
+    let known: Vec<_> = wanted.iter().filter(|(partition, _)| there.contains(partition)).cloned().collect();
+    let mut found = reader.at_time(&known, until)?.into_iter();
+    let place = |(partition, _): &(Partition, _)| match there.contains(partition) {
+        true => found.next().unwrap_or_default(),
+        false => Offset(0),
+    };
+    Ok(wanted.iter().map(place).collect())
+}
+
+fn stopping() -> ReadError {
+    ReadError::Unavailable("the process is stopping".to_owned())
+}

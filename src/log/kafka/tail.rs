@@ -1,0 +1,221 @@
+//! The tail: one consumer of all topics, polled by a thread of its own; a second thread, the scout, asks questions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Condvar, Mutex};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::message::Message;
+use tokio::sync::mpsc;
+
+use super::OpenError;
+use super::clients::{Clients, make};
+use super::context::{Context, Trouble};
+use super::places::{Places, Taken};
+use super::reader::{Reader, record_of, time_of};
+use super::scout::Scout;
+use crate::log::{Tail, TailBatch};
+use crate::model::{Offset, Partition, Record, Topic};
+
+/// Batches read ahead of who takes them. When full the thread stops polling, and the log keeps the rest.
+const READ_AHEAD_BATCHES_MAX: usize = 4;
+const BATCH_RECORDS_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Messages wake the poll; what the scout has found is told after at most this.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Its threads end when it is dropped, or when the log is closed.
+pub(super) struct KafkaTail {
+    state: Arc<TailState>,
+    batches: mpsc::Receiver<TailBatch>,
+}
+
+/// What the two threads and the tail share.
+pub(super) struct TailState {
+    pub(super) places: Mutex<Places>,
+    /// Partitions that are followed no longer, until the scout has told the consumer.
+    pub(super) left: Mutex<Vec<Partition>>,
+    pub(super) calls: Calls,
+    stop: AtomicBool,
+}
+
+/// What the scout is called for.
+#[derive(Default)]
+pub(super) struct Calls {
+    waiting: Mutex<Called>,
+    bell: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Called {
+    any: bool,
+    pub(super) topics: bool,
+    pub(super) out_of_range: bool,
+}
+
+impl Calls {
+    /// Waits for a call, at most so long.
+    pub(super) fn wait(&self, at_most: Duration) -> Called {
+        let mut waiting = self.waiting.lock();
+        if !waiting.any {
+            let _ = self.bell.wait_for(&mut waiting, at_most);
+        }
+        std::mem::take(&mut waiting)
+    }
+
+    pub(super) fn out_of_range(&self) {
+        self.call(|called| called.out_of_range = true);
+    }
+
+    fn call(&self, what: impl FnOnce(&mut Called)) {
+        let mut waiting = self.waiting.lock();
+        waiting.any = true;
+        what(&mut waiting);
+        self.bell.notify_one();
+    }
+}
+
+impl TailState {
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.calls.call(|_| ());
+    }
+
+    fn on_trouble(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::Away | Trouble::Fatal => self.places.lock().set_away(true),
+            Trouble::OutOfRange => self.calls.out_of_range(),
+        }
+    }
+}
+
+/// A tail's threads, for who closes the log.
+pub(super) struct Running {
+    pub(super) state: Arc<TailState>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+}
+
+impl KafkaTail {
+    /// Blocks for the first look at the log, so that what is appended from now on is followed; a log that does not answer
+    /// is looked at again later.
+    pub(super) fn start(clients: &Clients, topics: Vec<Topic>, warm: u64) -> Result<(Self, Running), OpenError> {
+        let mut places = Places::default();
+        places.follow(topics);
+        let state = Arc::new(TailState {
+            places: Mutex::new(places),
+            left: Mutex::default(),
+            calls: Calls::default(),
+            stop: AtomicBool::new(false),
+        });
+        let troubled = state.clone();
+        let context = Context::new("kafka-tail", move |trouble| troubled.on_trouble(trouble));
+        let consumer: Arc<BaseConsumer<Context>> = Arc::new(make(&clients.tail(), context)?);
+        let scout = Scout::new(state.clone(), consumer.clone(), Reader::new(clients, "kafka-scout")?, warm);
+        scout.look();
+
+        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
+        let poll = Poll { state: state.clone(), consumer, batches: sender, records: Vec::new(), bytes: 0, told: false };
+        let threads = vec![spawn("kafka-scout", move || scout.run())?, spawn("kafka-tail", move || poll.run())?];
+        Ok((Self { state: state.clone(), batches }, Running { state, threads }))
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|fault| OpenError::Client(fault.to_string()))
+}
+
+#[async_trait]
+impl Tail for KafkaTail {
+    async fn next(&mut self) -> TailBatch {
+        match self.batches.recv().await {
+            Some(batch) => batch,
+            // The log was closed: nothing will come any more.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn follow(&mut self, topics: Vec<Topic>) {
+        let left = self.state.places.lock().follow(topics);
+        self.state.left.lock().extend(left);
+        self.state.calls.call(|called| called.topics = true);
+    }
+}
+
+impl Drop for KafkaTail {
+    fn drop(&mut self) {
+        self.state.stop();
+    }
+}
+
+/// The thread that takes messages from the consumer.
+struct Poll {
+    state: Arc<TailState>,
+    consumer: Arc<BaseConsumer<Context>>,
+    batches: mpsc::Sender<TailBatch>,
+    records: Vec<Record>,
+    bytes: usize,
+    /// The last `caught_up` that was told.
+    told: bool,
+}
+
+impl Poll {
+    fn run(mut self) {
+        while !self.state.stopped() {
+            self.collect();
+            if !self.tell() {
+                break;
+            }
+        }
+        self.state.stop();
+    }
+
+    /// Waits for a message, then takes what else is there.
+    fn collect(&mut self) {
+        let mut wait = TURN;
+        while self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX {
+            match self.consumer.poll(wait) {
+                None => return,
+                // Told through the context, and mended by librdkafka or the scout.
+                Some(Err(_)) => {}
+                Some(Ok(message)) => {
+                    let offset = Offset(message.offset());
+                    let mut places = self.state.places.lock();
+                    let taken = places.take(message.topic(), message.partition(), offset, time_of(&message));
+                    drop(places);
+                    match taken {
+                        Taken::Deliver(partition) => {
+                            let record = record_of(partition, &message);
+                            self.bytes += record.bytes();
+                            self.records.push(record);
+                        }
+                        Taken::LookBack => self.state.calls.call(|_| ()),
+                        Taken::Drop => {}
+                    }
+                }
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Hands on what there is; waits while who takes it is behind. False when nobody does.
+    fn tell(&mut self) -> bool {
+        let mut places = self.state.places.lock();
+        let (opened, caught_up) = (places.take_opened(), places.caught_up());
+        drop(places);
+        if opened.is_empty() && self.records.is_empty() && caught_up == self.told {
+            return true;
+        }
+        self.told = caught_up;
+        self.bytes = 0;
+        let records = std::mem::take(&mut self.records);
+        self.batches.blocking_send(TailBatch { opened, records, caught_up }).is_ok()
+    }
+}
