@@ -12,6 +12,7 @@ mod suite;
 mod cases;
 mod engine;
 mod kafka;
+mod sqlite;
 mod story;
 
 #[path = "../support/mod.rs"]
