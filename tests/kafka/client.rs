@@ -99,3 +99,21 @@ async fn closing_waits_for_what_was_handed_over() {
 
     assert!(appended.await.expect("the append ends").iter().all(Result::is_ok));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
+async fn closing_does_not_wait_for_a_tail_that_nobody_reads() {
+    let broker = support::kafka().await;
+    let topic = new_topic(&broker, 1, &[]).await;
+    let log = open(&broker);
+    // More than is read ahead.
+    for _ in 0..10 {
+        append_one(&log, record(&topic, vec![b'x'; 1 << 20])).await.expect("appended");
+    }
+    let unread = log.tail(vec![topic], 1_000).await;
+
+    let closed = tokio::time::timeout(Duration::from_secs(4), log.close()).await;
+
+    assert!(closed.is_ok());
+    drop(unread);
+}
