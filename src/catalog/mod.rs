@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn the_sample_file_is_a_catalogue() {
         let catalog = Catalog::parse(include_str!("../../config/streams.yaml"), "sample").expect("a catalogue");
-        assert!(catalog.topic_for("mediawiki.job.x", Some("eqiad.")).is_some());
+        assert!(catalog.route("mediawiki.job.x", Some("eqiad.")).is_some());
     }
 
     #[test]

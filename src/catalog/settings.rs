@@ -54,8 +54,11 @@ fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Er
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
-/// The entries in the order of the file, each with its settings or what is wrong with them.
-pub(super) fn parse_map(text: &str) -> Result<Vec<(String, Result<Settings, String>)>, String> {
+/// A name, and its settings or what is wrong with them.
+pub(super) type Entry = (String, Result<Settings, String>);
+
+/// The entries in the order of the file.
+pub(super) fn parse_map(text: &str) -> Result<Vec<Entry>, String> {
     let map = match value_of(text)? {
         Value::Mapping(mut map) => match map.remove("streams") {
             Some(inner) => inner,
