@@ -2,11 +2,9 @@
 //!
 //! - this page: [`Catalog`], immutable; a refresh makes another one
 //! - `settings` one stream's entry as the file writes it, and what is wrong with it
-//! - `nearest` the names that somebody may have meant
 //!
 //! Does not know where schemas come from, nor what Kafka is.
 
-mod nearest;
 mod settings;
 
 use std::borrow::Cow;
@@ -15,7 +13,7 @@ use std::path::Path;
 
 use regex::Regex;
 
-use crate::model::{StreamName, StreamSet, Topic};
+use crate::model::{StreamName, StreamSet, Topic, nearest};
 
 pub use self::settings::Settings;
 
@@ -158,8 +156,9 @@ impl Catalog {
     fn find(&self, name: &StreamName) -> Result<&Stream, UnknownStream> {
         let canonical = self.aliases.get(name).unwrap_or(name);
         self.streams.get(canonical).ok_or_else(|| {
-            let known = self.streams.keys().chain(self.aliases.keys());
-            UnknownStream { name: name.clone(), nearest: nearest::nearest(name, known, NEAREST_MAX) }
+            let known = self.streams.keys().chain(self.aliases.keys()).map(StreamName::as_str);
+            let nearest = nearest(name.as_str(), known, NEAREST_MAX);
+            UnknownStream { name: name.clone(), nearest: nearest.into_iter().flat_map(StreamName::parse).collect() }
         })
     }
 

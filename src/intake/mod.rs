@@ -35,8 +35,9 @@ pub struct Intake {
     catalog: Arc<Catalog>,
     log: Arc<dyn Log>,
     engine: Handle,
-    /// Bytes that wait for the log's answer.
+    /// Bytes that wait for the log's answer, and how many may.
     in_flight: Arc<Semaphore>,
+    permits: usize,
 }
 
 /// The catalogue's name for an event's stream.
@@ -48,8 +49,8 @@ type InFlight = OwnedSemaphorePermit;
 impl Intake {
     pub fn new(options: Options, catalog: Arc<Catalog>, log: Arc<dyn Log>, engine: Handle) -> Self {
         let permits = usize::try_from(options.in_flight_bytes_max()).unwrap_or(usize::MAX) / PERMIT_BYTES;
-        let in_flight = Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { options, catalog, log, engine, in_flight }
+        let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
+        Self { options, catalog, log, engine, in_flight: Arc::new(Semaphore::new(permits)), permits }
     }
 
     pub fn options(&self) -> &Options {
@@ -76,7 +77,9 @@ impl Intake {
     }
 
     fn enter(&self, bytes: usize) -> Result<InFlight, BodyError> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        // A body larger than the whole bound gets in when it is alone, rather than never.
+        let permits = bytes.div_ceil(PERMIT_BYTES).min(self.permits);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         self.in_flight.clone().try_acquire_many_owned(permits).map_err(|_| BodyError::Overloaded)
     }
 
