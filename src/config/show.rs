@@ -14,7 +14,7 @@ const KEY_MARK: &str = "#: ";
 /// The section whose keys are librdkafka's, and whose secrets its own module redacts.
 const PROPERTIES: &str = "log.kafka.properties";
 
-/// A line for each key, in the order of the sample.
+/// A line for each key.
 pub(super) fn page(config: &Config, settings: &[Setting]) -> String {
     let keys = sample_settings().into_iter().filter(|sample| !sample.key().starts_with(PROPERTIES));
     let mut page: String = keys.map(|sample| line(&sample, winner(settings, &sample.key()))).collect();
