@@ -27,7 +27,7 @@ enum Unread {
 }
 
 pub(super) async fn post(request: HttpRequest, payload: web::Payload, services: web::Data<Services>) -> HttpResponse {
-    let body = match read(&request, payload, services.intake.options().max_body_bytes).await {
+    let body = match read(&request, payload, services.intake.options().body_bytes_max()).await {
         Ok(body) => body,
         Err(unread) => return refuse(unread.status(), &unread.to_string(), None),
     };
@@ -90,6 +90,7 @@ impl Unread {
 fn status_of(error: &BodyError) -> StatusCode {
     match error {
         BodyError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        BodyError::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     }
 }
