@@ -127,11 +127,14 @@ impl Running {
         }
         tracing::info!(streams = self.hub.registry().open(), "stopping");
         let drained = async {
+            self.public.pause().await;
             self.shutdown.advance(Stage::EndStreams);
-            self.public.stop(true).await;
+            // First the readers, then the workers: to actix a socket that was handed over is no connection, so it stops
+            // a worker that has nothing else, and its readers with it.
             while self.hub.registry().open() > 0 {
                 tokio::time::sleep(STOP_POLL).await;
             }
+            self.public.stop(true).await;
         };
         tokio::select! {
             () = drained => {}

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::http::{Version, header};
+use actix_web::http::{ConnectionType, Version, header};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use percent_encoding::percent_decode_str;
 
@@ -59,9 +59,14 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         .cloned()
         .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
     let worker = worker.clone();
-    Ok(answer.body(HandoverBody::new(handover, move |io| {
+    let mut answer = answer.body(HandoverBody::new(handover, move |io| {
         actix_rt::spawn(reader::run(io, subscription, &worker, framing));
-    })))
+    }));
+    if framing == Framing::Raw {
+        answer.head_mut().no_chunking(true);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(answer)
 }
 
 fn ok(request: &HttpRequest) -> HttpResponseBuilder {

@@ -38,7 +38,9 @@ pub(super) fn split(body: &Bytes, depth_max: usize) -> Result<Vec<Bytes>, BodyEr
     if text.is_empty() || text == "{}" || text == "[]" {
         return Err(BodyError::Empty);
     }
-    if depth(text) > depth_max {
+    // The array of a batch is no level of its events.
+    let batch = usize::from(text.starts_with('['));
+    if depth(text) > depth_max.saturating_add(batch) {
         return Err(BodyError::TooDeep(depth_max));
     }
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
