@@ -19,6 +19,8 @@ pub struct Options {
     streams: Option<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
+    listen: Option<String>,
+    default_admin: bool,
     unready: bool,
 }
 
@@ -44,6 +46,18 @@ impl Options {
     /// An environment variable, such as `SLUICE__HUB__RING_BYTES`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Instead of a port of the test's choice.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
+        self
+    }
+
+    /// The operators' listener is not named.
+    pub fn default_admin(mut self) -> Self {
+        self.default_admin = true;
         self
     }
 
@@ -73,7 +87,8 @@ impl Server {
             }
         }
         let address = free_address();
-        let process = spawn(&options, &folder, address);
+        let listen = options.listen.clone().unwrap_or_else(|| address.to_string());
+        let process = spawn(&options, &folder, &listen);
         let mut server = Self { options, folder, process, address, admin: address };
         server.until_it_serves().await;
         server
@@ -82,7 +97,7 @@ impl Server {
     /// On the same folder and the same port. What ran before must have been stopped or killed.
     pub async fn start_again(&mut self) {
         assert!(self.process.try_wait().expect("a child").is_some(), "the server still runs");
-        self.process = spawn(&self.options, &self.folder, self.address);
+        self.process = spawn(&self.options, &self.folder, &self.address.to_string());
         self.until_it_serves().await;
     }
 
@@ -197,10 +212,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(options: &Options, folder: &TempDir, address: SocketAddr) -> Child {
+fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
     let path = |name: &str| folder.path().join(name);
     let mut command = sluice();
-    command.args(["--listen", &address.to_string(), "--admin", "127.0.0.1:0", "--data"]).arg(path("data"));
+    command.args(["--listen", listen, "--data"]).arg(path("data"));
+    if !options.default_admin {
+        command.args(["--admin", "127.0.0.1:0"]);
+    }
     if let Some(bootstrap) = &options.kafka {
         command.args(["--kafka", bootstrap]);
     }
