@@ -94,6 +94,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         catalog: catalog.clone(),
         client_prefixes: config.limits,
         end_spread: config.stop.drain_spread,
+        stop: shutdown.watcher(),
     };
     let operators = match admin_listener {
         Some(listener) => Some(http::serve_admin(listener, services.clone(), Arc::new(move || render.render()))?),

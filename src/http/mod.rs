@@ -42,6 +42,7 @@ use self::handover::{Conn, Handover};
 use crate::catalog::Catalog;
 use crate::hub::Hub;
 use crate::intake::Intake;
+use crate::shutdown::{Stage, Stop};
 
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
@@ -76,6 +77,7 @@ pub struct Services {
     pub client_prefixes: ClientPrefixes,
     /// Time over which open streams end at a stop.
     pub end_spread: Duration,
+    pub stop: Stop,
 }
 
 /// Serves the public listener until the handle is told to stop. Call it within an actix system.
@@ -96,10 +98,16 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
                     .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")),
             )
             .configure(routes);
+        let stop = services.stop.clone();
         let http = HttpService::build()
             .client_request_timeout(HEAD_TIMEOUT)
             .keep_alive(KEEP_ALIVE)
             .h1_allow_half_closed(false)
+            // Else a client that keeps its connection would keep the process, for as long as it asks something.
+            .graceful_shutdown_signal(move || {
+                let mut stop = stop.clone();
+                async move { stop.reached(Stage::EndStreams).await }
+            })
             .on_connect_ext(|conn: &Conn, data| {
                 data.insert::<Handover>(conn.handover());
             })
