@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::time::timeout;
@@ -38,6 +39,40 @@ async fn a_signal_ends_every_stream_after_a_whole_event_and_the_exit_code_is_0()
         }
         assert_eq!(server.ended().await.code(), Some(0), "{}", server.stderr());
     }
+}
+
+/// The connection that its client keeps for another request.
+#[tokio::test]
+async fn an_idle_connection_does_not_delay_the_stop() {
+    let mut server = Server::start(Options::default()).await;
+    let mut idle = server.connect().await;
+    assert_eq!(idle.get("/readyz", "").await.status(), 200);
+    let asked = Instant::now();
+    assert!(server.stop().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn an_open_stream_is_told_to_end_also_when_other_connections_are_idle() {
+    let mut server = Server::start(Options::default()).await;
+    let mut idle = server.connect().await;
+    assert_eq!(idle.get("/readyz", "").await.status(), 200);
+    let mut stream = server.stream("/v2/stream/test.event", "").await;
+    server.signal(Signal::TERM);
+    assert!(stream.raw.rest().await.ends_with(b"\n\r\n0\r\n\r\n"));
+    drop(idle);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn an_absent_broker_leaves_the_server_unready_and_its_readers_connected() {
+    let nobody = free_address().to_string();
+    let mut server = Server::start(Options::default().kafka(&nobody).unready()).await;
+    let answer = server.get("/readyz").await;
+    assert_eq!((answer.status(), server.get("/healthz").await.status()), (503, 200), "{answer:?}");
+    let mut stream = server.stream("/v2/stream/test.event", "").await;
+    assert!(server.stop().await.success(), "{}", server.stderr());
+    assert!(stream.raw.rest().await.ends_with(b"\n\r\n0\r\n\r\n"));
 }
 
 #[tokio::test]

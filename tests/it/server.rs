@@ -1,6 +1,7 @@
 //! A server process of the test's own, on a folder and a port that it keeps over restarts.
 
 use std::fs::{self, File};
+use std::future::ready;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -121,9 +122,9 @@ impl Server {
     /// Waits until the process is gone.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
-        let gone = eventually(PATIENCE, async || {
+        let gone = eventually(PATIENCE, || {
             status = self.process.try_wait().expect("a child");
-            status.is_some()
+            ready(status.is_some())
         });
         assert!(gone.await, "the server does not end; its log:\n{}", self.stderr());
         status.expect("it is gone")
@@ -183,11 +184,11 @@ impl Server {
 
     async fn until_it_serves(&mut self) {
         let mut lines = None;
-        let spoke = eventually(PATIENCE, async || {
+        let spoke = eventually(PATIENCE, || {
             let stdout = self.stdout();
             let url = |start: &str| stdout.lines().find_map(|line| line.strip_prefix(start)?.parse().ok());
             lines = url("sluice admin on http://").zip(url("sluice listening on http://"));
-            lines.is_some() || self.process.try_wait().expect("a child").is_some()
+            ready(lines.is_some() || self.process.try_wait().expect("a child").is_some())
         });
         let spoke = spoke.await;
         let Some((admin, address)) = lines else {
