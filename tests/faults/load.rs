@@ -108,7 +108,7 @@ impl Load {
 
     fn event(&self, number: u64) -> Value {
         let stream = fastrand::choice(&self.streams).expect("a stream");
-        let ago = jiff::SignedDuration::from_millis(fastrand::i64(..CLOCKS_DIFFER_MS));
+        let ago = jiff::SignedDuration::from_millis(fastrand::i64(0..CLOCKS_DIFFER_MS));
         json!({
             "meta": {"stream": stream, "id": format!("e{number}"), "dt": (jiff::Timestamp::now() - ago).to_string()},
             "number": number,
