@@ -364,7 +364,8 @@ mod tests {
         assert_eq!(shown, keys_of_the_code());
         let active = load(sample, &[], &[]).expect("the sample as it is");
         assert_eq!(format!("{active:?}"), format!("{:?}", Config::default()), "as it is, it changes nothing");
-        let given = ["group_id", "source", "topic_prefix", "ring_bytes", "bootstrap_servers", "listen", "properties"];
+        let given =
+            ["group_id", "source", "topic_prefix", "ring_bytes", "bootstrap_servers", "listen", "security.protocol"];
         for setting in settings.iter().filter(|setting| !given.contains(&setting.path.last().expect("a key").as_str()))
         {
             let mut loader = Loader::default();

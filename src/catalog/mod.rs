@@ -231,6 +231,12 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_file_is_a_catalogue() {
+        let catalog = Catalog::parse(include_str!("../../config/streams.yaml"), "sample").expect("a catalogue");
+        assert!(catalog.topic_for("mediawiki.job.x", Some("eqiad.")).is_some());
+    }
+
+    #[test]
     fn all_faults_are_named_at_once() {
         let text = "{a: {topics: 5}, b: {topics: ['x y']}, '/[/': {}, 'c d': {}, e: {stream_aliases: [f]}, g: {stream_aliases: [f]}}";
         let error = Catalog::parse(text, "test").expect_err("faults");

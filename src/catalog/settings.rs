@@ -54,8 +54,11 @@ fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Er
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
-/// The entries in the order of the file, each with its settings or what is wrong with them.
-pub(super) fn parse_map(text: &str) -> Result<Vec<(String, Result<Settings, String>)>, String> {
+/// One entry: its name, and its settings or what is wrong with them.
+type Entry = (String, Result<Settings, String>);
+
+/// The entries in the order of the file.
+pub(super) fn parse_map(text: &str) -> Result<Vec<Entry>, String> {
     let value: Value = serde_yaml_ng::from_str(text).map_err(|e| format!("it is neither YAML nor JSON ({e})"))?;
     let map = match value {
         Value::Mapping(map) => match map.get("streams") {

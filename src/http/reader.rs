@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
 use super::sse::Framing;
-use crate::hub::{Delivery, Next, Subscription, Turn, Worker};
+use crate::hub::{BATCH_FRAMES_MAX, Delivery, Next, Subscription, Turn, Worker};
 
 /// Rounds of write after which a fast reader lets the others of its worker run.
 const ROUNDS_MAX: usize = 16;
@@ -55,9 +55,8 @@ impl Future for Reader {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let reader = self.get_mut();
-        let mut found = Vec::new();
         for _ in 0..ROUNDS_MAX {
-            match reader.step(context, &mut found) {
+            match reader.step(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Over)) => return Poll::Ready(()),
                 Poll::Pending => return reader.watch_peer(context),
@@ -70,7 +69,7 @@ impl Future for Reader {
 
 impl Reader {
     /// One round: finish what was begun, else what is due, else what comes next.
-    fn step(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
+    fn step(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
         if let Err(Over) = ready!(self.poll_rest(context)) {
             return Poll::Ready(Err(Over));
         }
@@ -79,10 +78,17 @@ impl Reader {
             self.rest = Some(Box::new(Rest::bytes(self.framing.farewell(self.subscription.retry_ms()))));
             return Poll::Ready(Ok(()));
         }
-        found.clear();
+        // Lent for the length of a poll: a reader owns no list.
+        let mut found = self.turn.take_found();
+        let round = self.next(context, &mut found);
+        self.turn.give_found(found);
+        round
+    }
+
+    fn next(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
         match self.subscription.poll_next(context, &self.turn, found) {
             Poll::Ready(Next::Frames) if !self.greeted => Poll::Ready(self.greet(&found[..1])),
-            Poll::Ready(Next::Frames) => Poll::Ready(self.write(found)),
+            Poll::Ready(Next::Frames) => self.write(context, found),
             Poll::Ready(Next::Notice(text)) => {
                 self.rest = Some(Box::new(Rest::bytes(self.framing.comment(&text))));
                 Poll::Ready(Ok(()))
@@ -106,26 +112,36 @@ impl Reader {
 
     /// As much as the socket takes, in one write. An event that went out in part is the reader's; what comes after it
     /// stays with the ring.
-    fn write(&mut self, found: &mut Vec<Delivery>) -> Result<(), Over> {
-        let mut slices = [IoSlice::new(&[]); 2 * SLICED_MAX];
-        for (pair, delivery) in slices.chunks_exact_mut(2).zip(found.iter()) {
-            pair.copy_from_slice(&self.framing.slices(delivery));
-        }
-        let used = 2 * found.len().min(SLICED_MAX);
-        let written = match self.io.try_write_vectored(&slices[..used]) {
+    fn write(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
+        let written = match found.as_slice() {
+            // Nearly always: a live reader gets events one by one.
+            [one] => self.io.try_write_vectored(&self.framing.slices(one)),
+            several => {
+                let mut slices = [IoSlice::new(&[]); 2 * BATCH_FRAMES_MAX];
+                for (pair, delivery) in slices.chunks_exact_mut(2).zip(several) {
+                    pair.copy_from_slice(&self.framing.slices(delivery));
+                }
+                self.io.try_write_vectored(&slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
+            }
+        };
+        let written = match written {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Over),
+            Err(_) => return Poll::Ready(Err(Over)),
         };
         self.sent(written);
         self.take_over(found, written);
-        Ok(())
+        if self.rest.is_none() && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
+            self.turn.wait_for_frames(context);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn take_over(&mut self, found: &mut Vec<Delivery>, written: usize) {
         let mut left = written;
         let mut taken = 0;
-        for delivery in found.iter().take(SLICED_MAX) {
+        for delivery in found.iter() {
             let bytes: usize = self.framing.slices(delivery).iter().map(|slice| slice.len()).sum();
             if left < bytes {
                 break;
@@ -134,7 +150,7 @@ impl Reader {
             taken += 1;
         }
         // The first one that did not go out whole: begun, or refused by a full socket, which is then waited for.
-        let begun = taken < found.len().min(SLICED_MAX);
+        let begun = taken < found.len();
         self.subscription.accept(&found[..taken + usize::from(begun)]);
         if begun {
             self.rest = Some(Box::new(Rest { what: What::Event(found.swap_remove(taken)), written: left }));
@@ -188,9 +204,6 @@ impl Reader {
         }
     }
 }
-
-/// Events of one vectored write.
-const SLICED_MAX: usize = 32;
 
 /// Bytes that are on their way out.
 struct Rest {

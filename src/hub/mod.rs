@@ -53,6 +53,7 @@ pub use self::delivery::Delivery;
 pub use self::frame::{Body, Frame, Head};
 pub use self::options::Options;
 pub use self::registry::{Reader, Registry};
+pub use self::ring::BATCH_FRAMES_MAX;
 pub use self::subscription::{Next, Subscription};
 pub use self::wake::{Turn, Worker};
 

@@ -19,7 +19,7 @@ use crate::model::{Bookmark, Offset, Partition, Place, Record, Timestamp};
 pub(super) type Seq = u64;
 
 /// Frames that one answer brings at most.
-pub(super) const BATCH_FRAMES_MAX: usize = 32;
+pub const BATCH_FRAMES_MAX: usize = 32;
 
 /// Frames of one ring at most, however small they are.
 const FRAMES_MAX: usize = 65_536;

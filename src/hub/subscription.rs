@@ -165,6 +165,11 @@ impl Subscription {
         }
     }
 
+    /// Whether the reader's place is the channel's: less than a full list is then all that there is.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Shared { .. })
+    }
+
     /// How long this reader is asked to wait before it reconnects: jittered, so another one each time.
     pub fn retry_ms(&self) -> u64 {
         self.shared.retry_ms()

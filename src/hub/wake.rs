@@ -1,7 +1,7 @@
 //! One wake per worker, not per reader: the tail rings each worker's bell, and each worker wakes its own readers,
 //! without a lock or a cross-thread wake for each of them. The same round brings heartbeats and the end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::channel::Channel;
+use super::delivery::Delivery;
 use super::ring::Seq;
 use crate::shutdown::{Stage, Stop};
 
@@ -37,15 +38,18 @@ pub struct Worker {
     stop: Stop,
     heartbeat_ticks: u32,
     end_spread: Duration,
-    channels: RefCell<HashMap<*const Channel, Local>>,
-    now: std::cell::Cell<u32>,
+    channels: RefCell<HashMap<*const Channel, Rc<Local>>>,
+    /// Ticks since the worker began.
+    now: Cell<u32>,
+    /// What a poll finds: one list for all readers of the worker, as only one of them runs at a time.
+    found: RefCell<Vec<Delivery>>,
 }
 
 /// One channel's readers on this worker.
 struct Local {
     channel: Arc<Channel>,
-    seen: Seq,
-    readers: Slab<Waiting>,
+    seen: Cell<Seq>,
+    readers: RefCell<Slab<Waiting>>,
 }
 
 /// One reader's part of the round.
@@ -86,7 +90,8 @@ impl Worker {
             heartbeat_ticks,
             end_spread,
             channels: RefCell::default(),
-            now: std::cell::Cell::new(0),
+            now: Cell::new(0),
+            found: RefCell::default(),
         })
     }
 
@@ -109,24 +114,23 @@ impl Worker {
     pub(super) fn enter(self: &Rc<Self>, channel: &Arc<Channel>) -> Turn {
         let key = Arc::as_ptr(channel);
         let mut channels = self.channels.borrow_mut();
-        let local = channels.entry(key).or_insert_with(|| Local {
-            channel: channel.clone(),
-            seen: channel.end(),
-            readers: Slab::new(),
+        let local = channels.entry(key).or_insert_with(|| {
+            let seen = Cell::new(channel.end());
+            Rc::new(Local { channel: channel.clone(), seen, readers: RefCell::default() })
         });
         let waiting =
             Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due: Due::Nothing };
-        Turn { worker: self.clone(), channel: key, key: local.readers.insert(waiting) }
+        let key = local.readers.borrow_mut().insert(waiting);
+        Turn { worker: self.clone(), local: local.clone(), key }
     }
 
     fn wake_moved(&self) {
-        for local in self.channels.borrow_mut().values_mut() {
+        for local in self.channels.borrow().values() {
             let end = local.channel.end();
-            if end == local.seen {
+            if local.seen.replace(end) == end {
                 continue;
             }
-            local.seen = end;
-            for (_, reader) in &mut local.readers {
+            for (_, reader) in &mut *local.readers.borrow_mut() {
                 if reader.wants == Wants::Frames {
                     reader.wake();
                 }
@@ -137,8 +141,8 @@ impl Worker {
     fn tick(&self) {
         let now = self.now.get().wrapping_add(1);
         self.now.set(now);
-        for local in self.channels.borrow_mut().values_mut() {
-            for (_, reader) in &mut local.readers {
+        for local in self.channels.borrow().values() {
+            for (_, reader) in &mut *local.readers.borrow_mut() {
                 if reader.wants != Wants::Nothing && now.wrapping_sub(reader.sent) >= self.heartbeat_ticks {
                     reader.due = Due::Heartbeat;
                     reader.wake();
@@ -164,10 +168,11 @@ impl Worker {
     }
 
     fn end_share(&self, one_of: usize) {
-        for local in self.channels.borrow_mut().values_mut() {
-            let running = local.readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
+        for local in self.channels.borrow().values() {
+            let mut readers = local.readers.borrow_mut();
+            let running = readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
             let share = running.div_ceil(one_of);
-            let readers = local.readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
+            let readers = readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
             for (_, reader) in readers.take(share) {
                 reader.due = Due::End;
                 reader.wake();
@@ -186,7 +191,7 @@ impl Waiting {
 /// A reader's part of its worker's round.
 pub struct Turn {
     worker: Rc<Worker>,
-    channel: *const Channel,
+    local: Rc<Local>,
     key: usize,
 }
 
@@ -217,6 +222,12 @@ impl Turn {
         });
     }
 
+    /// Wakes the reader when its channel moves on from what the reader has asked for, or something else is due. A reader
+    /// that got less than a full list needs not ask again first: a move since then is one that its worker has not seen.
+    pub fn wait_for_frames(&self, context: &Context<'_>) {
+        self.wait(context, true);
+    }
+
     /// Wakes the reader when its channel moves (if it waits for frames) or something else is due.
     pub(super) fn wait(&self, context: &Context<'_>, for_frames: bool) {
         self.with(|reader, _| {
@@ -230,11 +241,21 @@ impl Turn {
         self.with(|reader, _| reader.set_waker(context));
     }
 
+    /// The worker's list for what a poll finds.
+    pub fn take_found(&self) -> Vec<Delivery> {
+        self.worker.found.take()
+    }
+
+    /// Gives the list back, emptied.
+    pub fn give_found(&self, mut found: Vec<Delivery>) {
+        found.clear();
+        self.worker.found.replace(found);
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Waiting, u32) -> T) -> T {
-        let mut channels = self.worker.channels.borrow_mut();
-        let local = channels.get_mut(&self.channel);
-        let reader = local.and_then(|local| local.readers.get_mut(self.key));
-        change(reader.expect("a turn lives as long as its entry"), self.worker.now.get())
+        let mut readers = self.local.readers.borrow_mut();
+        let reader = readers.get_mut(self.key).expect("a turn lives as long as its entry");
+        change(reader, self.worker.now.get())
     }
 }
 
@@ -248,13 +269,11 @@ impl Waiting {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut channels = self.worker.channels.borrow_mut();
-        if let Some(local) = channels.get_mut(&self.channel) {
-            // Out of the map first, dropped after the borrow: a waker may own what borrows the map again.
-            let gone = local.readers.try_remove(self.key);
-            let last = if local.readers.is_empty() { channels.remove(&self.channel) } else { None };
-            drop(channels);
-            drop((gone, last));
+        // Dropped after the borrow: a waker may own what borrows the list again.
+        let gone = self.local.readers.borrow_mut().try_remove(self.key);
+        drop(gone);
+        if self.local.readers.borrow().is_empty() {
+            self.worker.channels.borrow_mut().remove(&Arc::as_ptr(&self.local.channel));
         }
     }
 }

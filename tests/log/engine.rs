@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use sluice::log::Log;
 use sluice::model::{Offset, Partition, Topic};
 
-/// One case's own log, or its own client of a log that all cases share. Everything made here is gone when it is
-/// dropped, or at the latest when the tests end.
+/// One case's own log, or its own client of a log that all cases share. Everything made here is gone when it is dropped,
+/// or at the latest when the tests end.
 #[async_trait]
 pub(crate) trait Engine: Sized + Send + Sync {
     async fn start() -> Self;

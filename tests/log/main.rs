@@ -11,5 +11,9 @@
 mod suite;
 mod cases;
 mod engine;
+mod kafka;
 mod sqlite;
 mod story;
+
+#[path = "../support/mod.rs"]
+mod support;

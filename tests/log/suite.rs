@@ -7,17 +7,11 @@ pub(crate) const CASE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Makes the tests of one engine.
 ///
-/// `every` takes attributes for all cases; the other lists take attributes for the cases of one ability, so that what
-/// an engine cannot do stands in the test report as ignored, with the reason:
+/// `every` takes attributes for all cases; the other lists take attributes for the cases of one ability, so that what an
+/// engine cannot do stands in the test report as ignored, with the reason:
 /// `several_partitions: [#[ignore = "a topic has one partition"]]`.
 macro_rules! contract_suite {
-    (
-        $engine:ty,
-        every: $every:tt,
-        several_partitions: $several:tt,
-        partitions_added: $added:tt,
-        gaps: $gaps:tt $(,)?
-    ) => {
+    ($engine:ty, every: $every:tt, several_partitions: $several:tt, partitions_added: $added:tt, gaps: $gaps:tt $(,)?) => {
         contract_cases! { $engine, $every, [], [
             append::appended_records_are_read_back_as_they_were,
             append::one_record_too_large_fails_alone,

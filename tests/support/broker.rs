@@ -75,7 +75,7 @@ impl Broker {
 
     /// Waits until the topic has this many partitions with a leader; none: until it is gone.
     async fn has_partitions(&self, topic: &str, count: i32) {
-        let there = eventually(PATIENCE, async || self.partitions_with_leader(topic).await == count).await;
+        let there = eventually(PATIENCE, || async { self.partitions_with_leader(topic).await == count }).await;
         assert!(there, "{topic} does not come to have {count} partitions");
     }
 

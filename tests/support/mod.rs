@@ -56,7 +56,7 @@ async fn start_shared() -> Result<(Broker, Option<KafkaNode>), String> {
 }
 
 /// Waits until the condition holds; says whether it did before the deadline.
-pub async fn eventually(deadline: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+pub async fn eventually<F: Future<Output = bool>>(deadline: Duration, mut holds: impl FnMut() -> F) -> bool {
     let end = Instant::now() + deadline;
     loop {
         if holds().await {

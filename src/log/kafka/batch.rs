@@ -73,7 +73,7 @@ impl Batch {
     }
 
     /// The answers; what has none gets this error.
-    pub(super) fn into_answers(&self, unanswered: &AppendError) -> Vec<Answer> {
+    pub(super) fn take_answers(&self, unanswered: &AppendError) -> Vec<Answer> {
         let given = std::mem::take(&mut self.answers.lock().given);
         given.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered.clone()))).collect()
     }

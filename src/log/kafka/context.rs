@@ -21,8 +21,6 @@ const KINDS_MAX: usize = 128;
 pub(super) enum Trouble {
     /// No broker can be reached.
     Away,
-    /// The client will never work again.
-    Fatal,
     /// A place that was read from does not exist (any more).
     OutOfRange,
 }
@@ -43,10 +41,6 @@ impl Context {
     /// `client` is the client's name in log lines.
     pub(super) fn new(client: &'static str, on_trouble: impl Fn(Trouble) + Send + Sync + 'static) -> Self {
         Self { client, lines: Mutex::default(), on_trouble: Box::new(on_trouble) }
-    }
-
-    pub(super) fn tell(&self, trouble: Trouble) {
-        (self.on_trouble)(trouble);
     }
 
     /// How many lines of this kind were swallowed since the last one said, if one may be said now.
@@ -96,7 +90,6 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let trouble = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => Some(Trouble::Away),
-            Some(RDKafkaErrorCode::Fatal) => Some(Trouble::Fatal),
             Some(RDKafkaErrorCode::AutoOffsetReset) => Some(Trouble::OutOfRange),
             // An end is not an error, and what one partition is missing is told where it is read.
             Some(RDKafkaErrorCode::PartitionEOF) => return,
@@ -111,7 +104,7 @@ impl ClientContext for Context {
             }
         }
         if let Some(trouble) = trouble {
-            self.tell(trouble);
+            (self.on_trouble)(trouble);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! One librdkafka producer and the thread that polls it; made anew when it has failed for good.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -14,7 +13,7 @@ use rdkafka::statistics::Statistics;
 
 use super::batch::Ticket;
 use super::clients::make;
-use super::context::{Context, Trouble};
+use super::context::Context;
 use super::producer::Shared;
 use super::{OpenError, PROBE_TOPIC};
 use crate::metrics::PRODUCERS_REBUILT;
@@ -22,6 +21,8 @@ use crate::model::Timestamp;
 
 /// One turn of the thread. Acknowledgements wake it within; only trouble waits for the turn's end.
 const TURN: Duration = Duration::from_millis(100);
+/// What makes one producer fail at once makes the next one fail too.
+const REPLACE_EVERY: Duration = Duration::from_secs(1);
 /// How long the thread asks whether a broker is back, with acknowledgements waiting meanwhile.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -44,7 +45,6 @@ pub(super) struct Lane {
     kind: LaneKind,
     config: ClientConfig,
     current: Mutex<Current>,
-    condemned: AtomicBool,
 }
 
 enum Current {
@@ -65,7 +65,7 @@ pub(super) struct Outgoing<'a> {
 
 impl Lane {
     pub(super) fn new(kind: LaneKind, config: ClientConfig) -> Self {
-        Self { kind, config, current: Mutex::new(Current::NotStarted), condemned: AtomicBool::new(false) }
+        Self { kind, config, current: Mutex::new(Current::NotStarted) }
     }
 
     pub(super) fn start(&self, owner: &Arc<Shared>) -> Result<(), OpenError> {
@@ -96,11 +96,6 @@ impl Lane {
             delivery_opaque: ticket,
         };
         client.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
-    }
-
-    /// The client is beyond repair; the thread replaces it.
-    pub(super) fn condemn(&self) {
-        self.condemned.store(true, Ordering::Release);
     }
 
     /// Waits for what is under way, at most so long, and ends the thread. Blocks.
@@ -150,7 +145,7 @@ impl Lane {
     }
 
     /// What the old client still held comes back as purged when it is dropped: queued is not written, sent is unknown.
-    fn replace(&self, owner: &Arc<Shared>) {
+    fn replace(&self, owner: &Arc<Shared>, why: &str) {
         let made = match self.make(owner) {
             Ok(made) => made,
             Err(fault) => return tracing::error!(client = self.kind.name(), "no new producer: {fault}"),
@@ -159,7 +154,7 @@ impl Lane {
         let Current::Running(old) = &mut *current else { return };
         let old = std::mem::replace(old, made);
         drop(current);
-        let why = old.client().fatal_error().map_or_else(String::new, |(code, why)| format!("{code}: {why}"));
+        drop(old);
         tracing::warn!(client = self.kind.name(), why, "the producer failed for good and was made anew");
         metrics::counter!(PRODUCERS_REBUILT).increment(1);
     }
@@ -167,17 +162,22 @@ impl Lane {
 
 /// Ends when the lane is finished, or nobody owns it any more.
 fn run(owner: &Weak<Shared>, kind: LaneKind) {
+    let mut replaced: Option<Instant> = None;
     while let Some(client) = owner.upgrade().and_then(|owner| owner.lane(kind).current()) {
         client.poll(TURN);
         let Some(owner) = owner.upgrade() else { return };
-        let lane = owner.lane(kind);
-        // Asked again: a late word from the client before this one is no reason to replace it too.
-        if lane.condemned.swap(false, Ordering::AcqRel) && client.client().fatal_error().is_some() {
-            lane.replace(&owner);
-        } else if kind == LaneKind::Together && owner.is_away() {
-            if client.client().fetch_metadata(Some(PROBE_TOPIC), PROBE_WITHIN).is_ok() {
-                owner.is_back();
+        // Asked for, not waited for: an error event of the client does not say that it was the last.
+        let fatal = client.client().fatal_error();
+        if let Some((code, why)) = fatal {
+            if replaced.is_none_or(|at| at.elapsed() >= REPLACE_EVERY) {
+                owner.lane(kind).replace(&owner, &format!("{code}: {why}"));
+                replaced = Some(Instant::now());
             }
+        } else if kind == LaneKind::Together
+            && owner.is_away()
+            && client.client().fetch_metadata(Some(PROBE_TOPIC), PROBE_WITHIN).is_ok()
+        {
+            owner.is_back();
         }
     }
 }
@@ -193,11 +193,6 @@ impl ProducerContext for Fates {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        if let Err((error, _)) = result
-            && error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::Fatal)
-        {
-            self.context.tell(Trouble::Fatal);
-        }
         if let Some(owner) = self.owner.upgrade() {
             owner.delivered(self.kind, *ticket, result);
         }

@@ -71,7 +71,7 @@ impl Producer {
         }
         let (batch, answered) = Batch::new(records);
         if let Err(refusal) = self.shared.submit(&batch) {
-            return batch.into_answers(&AppendError::NotWritten(refusal.to_string()));
+            return batch.take_answers(&AppendError::NotWritten(refusal.to_string()));
         }
         let _ = tokio::time::timeout(self.shared.deadline, answered).await;
         self.shared.answers(&batch)
@@ -118,13 +118,13 @@ impl Shared {
         let never_handed_over = batch.take_records().is_some();
         if !never_handed_over {
             let late = format!("no acknowledgement within {:?}", self.deadline);
-            return batch.into_answers(&AppendError::Unknown(late));
+            return batch.take_answers(&AppendError::Unknown(late));
         }
         let mut outbox = self.outbox.lock();
         outbox.withdraw(batch);
         let why = if outbox.state() == State::Away { "no broker answers" } else { "overloaded" };
         drop(outbox);
-        batch.into_answers(&AppendError::NotWritten(why.to_owned()))
+        batch.take_answers(&AppendError::NotWritten(why.to_owned()))
     }
 
     /// Hands batches over until none is due: what is refused at once may make way for the next.
@@ -217,11 +217,8 @@ impl Shared {
     }
 
     pub(super) fn on_trouble(&self, lane: LaneKind, trouble: Trouble) {
-        if lane == LaneKind::Together {
+        if lane == LaneKind::Together && trouble == Trouble::Away {
             self.outbox.lock().set_state(State::Away);
-        }
-        if trouble == Trouble::Fatal {
-            self.lane(lane).condemn();
         }
     }
 

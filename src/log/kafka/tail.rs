@@ -90,7 +90,7 @@ impl TailState {
 
     fn on_trouble(&self, trouble: Trouble) {
         match trouble {
-            Trouble::Away | Trouble::Fatal => self.places.lock().set_away(true),
+            Trouble::Away => self.places.lock().set_away(true),
             Trouble::OutOfRange => self.calls.out_of_range(),
         }
     }
