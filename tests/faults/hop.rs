@@ -49,7 +49,7 @@ async fn a_reader_that_hops_between_two_servers_has_every_record_exactly_once() 
         visits: [0, 0],
         ledger: Ledger::after(&id),
         id,
-        load: Load::new(&[stream.clone()], AHEAD_FIRST),
+        load: Load::new(std::slice::from_ref(&stream), AHEAD_FIRST),
         random: fastrand::Rng::with_seed(seed.0),
     };
     hopper.hop_all_over(&broker, &topics).await;

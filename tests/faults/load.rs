@@ -95,7 +95,11 @@ impl Load {
             }
         }
         let refused = fates.values().filter(|fate| **fate != Fate::Accepted).count();
-        let status = if refused == 0 { 201 } else if refused == numbers.len() { 503 } else { 207 };
+        let status = match refused {
+            0 => 201,
+            all if all == numbers.len() => 503,
+            _ => 207,
+        };
         assert_eq!(answer.status(), status, "{refused} of {count} events were refused: {answer:?}");
         self.fates.lock().await.extend(&fates);
         fates.into_iter().collect()
