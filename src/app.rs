@@ -104,7 +104,6 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         catalog: catalog.clone(),
         client_prefixes: config.limits,
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
-        stop: shutdown.watcher(),
     };
     let signals = Signals::listen()?;
     let operators = match admin_listener {

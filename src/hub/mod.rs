@@ -104,6 +104,8 @@ struct Shared {
     channels: Mutex<Channels>,
     bells: Mutex<Vec<Arc<Bell>>>,
     caught_up: AtomicBool,
+    /// Whether it has ever been: from then on the rings' tips are the live end, also while the log is away.
+    began: AtomicBool,
 }
 
 impl Hub {
@@ -129,6 +131,7 @@ impl Hub {
             channels: Mutex::new(channels),
             bells: Mutex::default(),
             caught_up: AtomicBool::new(false),
+            began: AtomicBool::new(false),
         });
         engine.spawn(tail::run(shared.clone(), topics, stop.clone()));
         Ok(Self { shared, stop })
@@ -174,6 +177,15 @@ impl Hub {
 impl Shared {
     fn caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Acquire)
+    }
+
+    fn set_caught_up(&self, caught_up: bool) {
+        self.caught_up.store(caught_up, Ordering::Release);
+        self.began.fetch_or(caught_up, Ordering::Release);
+    }
+
+    fn began(&self) -> bool {
+        self.began.load(Ordering::Acquire)
     }
 
     /// How long readers are asked to wait before they reconnect, jittered by a quarter to either side so that those

@@ -37,10 +37,11 @@ enum Start {
 
 /// The place as far as memory alone can tell: the common case of readers that return within the ring, and of live ones.
 pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Option<Bookmark> {
-    if !shared.caught_up() {
-        return None;
-    }
     match from {
+        // The log's own end, asked for when it is back, would leave out what came between: a reader that is here already
+        // has a right to it.
+        From::Live if shared.began() => Some(channel.with_ring(|ring| ring.tip())),
+        _ if !shared.caught_up() => None,
         From::Live => Some(channel.with_ring(|ring| ring.tip())),
         From::Since(time) => (*time >= Timestamp::now()).then(|| channel.with_ring(|ring| ring.tip())),
         From::Id(id) => channel.with_ring(|ring| {

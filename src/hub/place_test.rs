@@ -57,6 +57,21 @@ impl Host {
         self.places(&subscription)
     }
 
+    /// Returns when the hub has taken the batch over.
+    async fn feed(&self, batch: TailBatch) {
+        let feed = loop {
+            match self.log.last_tail() {
+                Some(feed) => break feed,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        let caught_up = batch.caught_up;
+        feed.send(batch).await.expect("the tail listens");
+        while self.hub.caught_up() != caught_up {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn places(&self, subscription: &Subscription) -> (i64, i64, Option<String>) {
         let places = subscription.places();
         (places[&self.a].0, places[&self.b].0, subscription.notice().map(str::to_owned))
@@ -172,23 +187,29 @@ async fn a_log_that_is_away_never_refuses_a_reader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_live_reader_that_comes_while_the_log_is_away_gets_what_comes_after_it() {
+    let host = host();
+    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
+    let opened = vec![host.log.opened(&host.a, Offset(10)), host.log.opened(&host.b, Offset(1))];
+    host.feed(TailBatch { opened, records: vec![], caught_up: true }).await;
+    host.log.away.store(true, Ordering::Relaxed);
+    host.feed(TailBatch { opened: vec![], records: vec![], caught_up: false }).await;
+    let mut live = host.subscribe(From::Live).await.expect("a reader all the same");
+    host.log.put(&host.a, 0, 2_000_000, Some("{}"));
+    host.log.away.store(false, Ordering::Relaxed);
+    live.settle(Duration::from_secs(5)).await.expect("a place");
+    assert_eq!(host.places(&live), (10, 1, None), "the record that came meanwhile is not left out");
+}
+
+#[tokio::test(start_paused = true)]
 async fn places_within_the_ring_are_resolved_without_the_log() {
     let host = host();
-    let feed = loop {
-        match host.log.last_tail() {
-            Some(feed) => break feed,
-            None => tokio::task::yield_now().await,
-        }
-    };
     // The channel opens with its first reader.
     let _reader = host.subscribe(From::Live).await.expect("a reader");
     let opened = vec![host.log.opened(&host.a, Offset(2)), host.log.opened(&host.b, Offset(0))];
     let mut records = host.log.records(&host.a, Offset(2)..Offset(10));
     records.extend(host.log.records(&host.b, Offset(0)..Offset(1)));
-    feed.send(TailBatch { opened, records, caught_up: true }).await.expect("the tail listens");
-    while !host.hub.caught_up() {
-        tokio::task::yield_now().await;
-    }
+    host.feed(TailBatch { opened, records, caught_up: true }).await;
     host.log.away.store(true, Ordering::Relaxed);
     let id = r#"[{"topic":"a.t","partition":0,"offset":5,"timestamp":1004000},{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}]"#;
     assert_eq!(host.by_id(id).await, (5, 1, None));

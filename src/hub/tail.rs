@@ -1,7 +1,6 @@
 //! Reads the log once for everybody, and rings the workers' bells.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
@@ -25,7 +24,7 @@ pub(super) async fn run(shared: Arc<Shared>, topics: Vec<Topic>, mut stop: Stop)
             batch = tail.next() => {
                 shared.channels.lock().push(&batch);
                 // After the push: a reader that is told "caught up" must find what it is told about.
-                shared.caught_up.store(batch.caught_up, Ordering::Release);
+                shared.set_caught_up(batch.caught_up);
                 shared.ring_bells();
             }
             _ = sweep.tick() => {

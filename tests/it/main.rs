@@ -1,9 +1,27 @@
-//! The program as people run it: started, spoken to over sockets, stopped by signals.
+//! The server as a process: real sockets, real signals, real logs.
 //!
-//! - `server` a sluice of the test's own, and HTTP by hand
-//! - `command_line` what is printed, and exit codes
-//! - `stop` how it ends
+//! - `server` a process that a test starts, stops, kills and starts again
+//! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
+//! - `engine` the same server on SQLite and on a real Kafka
+//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
+//!   `shapes` where a reader starts, `intake` what a producer is told, `process` start and stop, `recentchange` real
+//!   events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
-mod command_line;
+#![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod engine;
+mod handover;
+mod intake;
+mod process;
+mod raw;
+mod recentchange;
+mod refusals;
+mod resume;
 mod server;
-mod stop;
+mod shapes;
+mod slow;
+mod wire;

@@ -1,107 +1,251 @@
-//! A sluice of the test's own, and HTTP by hand, so that a test sees every byte.
+//! A server process of the test's own, on a folder and a port that it keeps over restarts.
 
-use std::net::SocketAddr;
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::fs::{self, File};
+use std::future::ready;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
 
-/// How long a test waits for something that must happen. Generous: it is only spent when the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::raw::{Answer, Raw, Stream};
+use crate::support::{PATIENCE, eventually};
 
-/// Killed when dropped, and its folder deleted.
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) public: SocketAddr,
-    pub(crate) admin: SocketAddr,
-    pub(crate) folder: TempDir,
-    _stdout: Lines<BufReader<ChildStdout>>,
+/// How a server is started: on SQLite, with the built-in streams, and no other settings, unless told.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    kafka: Option<String>,
+    streams: Option<String>,
+    config: Option<String>,
+    environment: Vec<(String, String)>,
+    listen: Option<String>,
+    default_admin: bool,
+    unready: bool,
 }
 
-pub(crate) fn sluice(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
+impl Options {
+    /// The log is this Kafka (`host:port`).
+    pub fn kafka(mut self, bootstrap: &str) -> Self {
+        self.kafka = Some(bootstrap.to_owned());
+        self
+    }
+
+    /// The text of a catalogue file.
+    pub fn streams(mut self, yaml: &str) -> Self {
+        self.streams = Some(yaml.to_owned());
+        self
+    }
+
+    /// The text of a configuration file.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config = Some(toml.to_owned());
+        self
+    }
+
+    /// An environment variable, such as `SLUICE__HUB__RING_BYTES`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Instead of a port of the test's choice.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
+        self
+    }
+
+    /// The operators' listener is not named.
+    pub fn default_admin(mut self) -> Self {
+        self.default_admin = true;
+        self
+    }
+
+    /// `start` does not wait until the server is ready, only until it listens.
+    pub fn unready(mut self) -> Self {
+        self.unready = true;
+        self
+    }
+}
+
+/// Killed, and its folder removed, when it is dropped.
+pub struct Server {
+    options: Options,
+    folder: TempDir,
+    process: Child,
+    /// Where it listens; the same after a restart.
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Server {
-    pub(crate) async fn start(arguments: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a folder"), arguments).await
+    pub async fn start(options: Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("sluice-it-").tempdir().expect("a folder");
+        for (name, text) in [("streams.yaml", &options.streams), ("sluice.toml", &options.config)] {
+            if let Some(text) = text {
+                fs::write(folder.path().join(name), text).expect("the folder can be written");
+            }
+        }
+        let address = free_address();
+        let listen = options.listen.clone().unwrap_or_else(|| address.to_string());
+        let process = spawn(&options, &folder, &listen);
+        let mut server = Self { options, folder, process, address, admin: address };
+        server.until_it_serves().await;
+        server
     }
 
-    pub(crate) async fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
-        let mut command = sluice(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
-        let mut child =
-            command.arg(folder.path()).args(arguments).stderr(Stdio::inherit()).spawn().expect("the program");
-        let mut stdout = BufReader::new(child.stdout.take().expect("its stdout")).lines();
-        let admin = address_after(&mut stdout, "sluice admin on http://").await;
-        let public = address_after(&mut stdout, "sluice listening on http://").await;
-        Self { child, public, admin, folder, _stdout: stdout }
+    /// On the same folder and the same port. What ran before must have been stopped or killed.
+    pub async fn start_again(&mut self) {
+        assert!(self.process.try_wait().expect("a child").is_some(), "the server still runs");
+        self.process = spawn(&self.options, &self.folder, &self.address.to_string());
+        self.until_it_serves().await;
     }
 
-    pub(crate) fn signal(&self) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("a running process");
-        kill_process(id, Signal::TERM).expect("a signal");
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
     }
 
-    /// How it ended, and its folder.
-    pub(crate) async fn ended(mut self) -> (ExitStatus, TempDir) {
-        let ended = timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status");
-        (ended, self.folder)
+    /// SIGKILL, and waits for the end.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.ended().await;
     }
 
-    pub(crate) async fn send(&self, request: &str) -> Connection {
-        let mut socket = TcpStream::connect(self.public).await.expect("a connection");
-        socket.write_all(request.as_bytes()).await.expect("a request");
-        Connection { socket, seen: String::new() }
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).expect("the server runs");
     }
 
-    pub(crate) async fn post(&self, event: &str) -> String {
-        let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json";
-        let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{event}", event.len());
-        self.send(&request).await.to_the_end().await
+    /// Waits until the process is gone.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        let gone = eventually(PATIENCE, || {
+            status = self.process.try_wait().expect("a child");
+            ready(status.is_some())
+        });
+        assert!(gone.await, "the server does not end; its log:\n{}", self.stderr());
+        status.expect("it is gone")
     }
-}
 
-/// Lines that were not announced may stand before it.
-async fn address_after(lines: &mut Lines<BufReader<ChildStdout>>, words: &str) -> SocketAddr {
-    loop {
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("it starts").expect("its stdout");
-        let line = line.expect("a line before it ends");
-        if let Some(address) = line.strip_prefix(words) {
-            return address.parse().expect("an address");
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The folder of the SQLite log.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stdout")).unwrap_or_default()
+    }
+
+    /// What it has logged, of all its lives.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    pub async fn connect(&self) -> Raw {
+        Raw::connect(self.address).await
+    }
+
+    /// One request on a connection of its own.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.connect().await.get(target, "").await
+    }
+
+    /// POSTs to `/v1/events` on a connection of its own.
+    pub async fn post(&self, body: &str) -> Answer {
+        self.connect().await.post(body).await
+    }
+
+    /// POSTs an event and insists that it was taken.
+    pub async fn put(&self, event: &Value) {
+        let answer = self.post(&event.to_string()).await;
+        assert_eq!(answer.status(), 201, "{answer:?}; the log:\n{}", self.stderr());
+    }
+
+    /// An open stream, its opening bytes read. `headers` are whole lines.
+    pub async fn stream(&self, target: &str, headers: &str) -> Stream {
+        Stream::open(self.address, target, headers).await
+    }
+
+    /// A metric's value, whatever its labels; 0 if it does not exist yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = Raw::connect(self.admin).await.get("/metrics", "").await;
+        let text = answer.text();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_name).filter_map(value).sum()
+    }
+
+    async fn until_it_serves(&mut self) {
+        let mut lines = None;
+        let spoke = eventually(PATIENCE, || {
+            let stdout = self.stdout();
+            let url = |start: &str| stdout.lines().find_map(|line| line.strip_prefix(start)?.parse().ok());
+            lines = url("sluice admin on http://").zip(url("sluice listening on http://"));
+            ready(lines.is_some() || self.process.try_wait().expect("a child").is_some())
+        });
+        let spoke = spoke.await;
+        let Some((admin, address)) = lines else {
+            panic!("the server does not serve ({spoke}): {}\n{}", self.stdout(), self.stderr());
+        };
+        (self.admin, self.address) = (admin, address);
+        if !self.options.unready {
+            self.until_ready().await;
         }
     }
+
+    pub async fn until_ready(&self) {
+        let ready = eventually(PATIENCE, async || self.get("/readyz").await.status() == 200).await;
+        assert!(ready, "the server is not ready; its log:\n{}", self.stderr());
+    }
 }
 
-/// One connection, and all that came over it so far.
-pub(crate) struct Connection {
-    socket: TcpStream,
-    pub(crate) seen: String,
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
-impl Connection {
-    pub(crate) async fn until(&mut self, words: &str) {
-        while !self.seen.contains(words) {
-            assert!(self.read().await > 0, "'{words}' did not come: {}", self.seen);
-        }
+fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
+    let path = |name: &str| folder.path().join(name);
+    let mut command = sluice();
+    command.args(["--listen", listen, "--data"]).arg(path("data"));
+    if !options.default_admin {
+        command.args(["--admin", "127.0.0.1:0"]);
     }
+    if let Some(bootstrap) = &options.kafka {
+        command.args(["--kafka", bootstrap]);
+    }
+    if options.streams.is_some() {
+        command.arg("--streams").arg(path("streams.yaml"));
+    }
+    if options.config.is_some() {
+        command.arg("--config").arg(path("sluice.toml"));
+    }
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+    // Files and no pipes: nobody has to read them, and the last words of a killed server stay. stdout is this life's.
+    let stderr = File::options().create(true).append(true).open(path("stderr")).expect("a file");
+    command.stdout(File::create(path("stdout")).expect("a file")).stderr(stderr);
+    command.stdin(Stdio::null()).spawn().expect("the server's binary runs")
+}
 
-    /// Reads until the server closes. A connection that is cut is a failure.
-    pub(crate) async fn to_the_end(mut self) -> String {
-        while self.read().await > 0 {}
-        self.seen
-    }
+/// The binary, with streams that end at once when it stops.
+pub fn sluice() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.env("SLUICE__STOP__DRAIN_SPREAD", "0s");
+    command
+}
 
-    async fn read(&mut self) -> usize {
-        let mut bytes = [0; 4096];
-        let read = timeout(PATIENCE, self.socket.read(&mut bytes)).await.expect("bytes").expect("a whole connection");
-        self.seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        read
-    }
+/// Below the range that outgoing connections use: a stopped server finds its port free when it starts again.
+pub fn free_address() -> SocketAddr {
+    std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(12_000..32_000))))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("one of them is free")
 }

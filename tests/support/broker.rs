@@ -8,7 +8,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually_send};
 
 /// Test topics keep old records (events are dated by their producers, often long ago) and take large ones.
 const TOPIC_DEFAULTS: [(&str, &str); 2] = [("retention.ms", "-1"), ("max.message.bytes", "16777216")];
@@ -75,7 +75,7 @@ impl Broker {
 
     /// Waits until the topic has this many partitions with a leader; none: until it is gone.
     async fn has_partitions(&self, topic: &str, count: i32) {
-        let there = eventually(PATIENCE, || async { self.partitions_with_leader(topic).await == count }).await;
+        let there = eventually_send(PATIENCE, || async { self.partitions_with_leader(topic).await == count }).await;
         assert!(there, "{topic} does not come to have {count} partitions");
     }
 

@@ -56,7 +56,21 @@ async fn start_shared() -> Result<(Broker, Option<KafkaNode>), String> {
 }
 
 /// Waits until the condition holds; says whether it did before the deadline.
-pub async fn eventually<F: Future<Output = bool>>(deadline: Duration, mut holds: impl FnMut() -> F) -> bool {
+pub async fn eventually(deadline: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if holds().await {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The same where the wait must be `Send`, which the compiler cannot see of an `async` closure that borrows.
+pub async fn eventually_send<F: Future<Output = bool>>(deadline: Duration, mut holds: impl FnMut() -> F) -> bool {
     let end = Instant::now() + deadline;
     loop {
         if holds().await {

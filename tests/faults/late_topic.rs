@@ -1,0 +1,57 @@
+//! A topic of the catalogue that comes when readers are there already.
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::json;
+
+use crate::follower::Follower;
+use crate::ledger::{self, Ledger};
+use crate::load::{Fate, Load};
+use crate::server::{Options, Server};
+use crate::support::{self, Broker, PATIENCE};
+
+const PARTITIONS: i32 = 3;
+const RECORDS_OF_EACH: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
+async fn a_topic_that_does_not_exist_yet_stops_no_other_and_is_read_from_its_first_record() {
+    let broker = support::kafka().await;
+    let stream = support::unique("late");
+    let topics: Vec<String> = ["early.", "late."].map(|prefix| format!("{prefix}{stream}")).into();
+    broker.create_topic(&topics[0], PARTITIONS, &[]).await;
+    let catalogue = format!("{stream}: {{topics: [{}]}}", topics.join(", "));
+    let options = Options::default().kafka(broker.bootstrap()).streams(&catalogue);
+    let server = Server::start(options.env("SLUICE__INTAKE__TOPIC_PREFIX", "early.")).await;
+    let opened = server.stream(&format!("/v2/stream/{stream}"), "").await;
+    let first = ledger::from_the_first(&topics[..1], PARTITIONS);
+    let mut reader = Follower::start("reader", opened, Ledger::after(&first), None);
+
+    let load = Load::new(&[stream], 0);
+    let early = load.post(server.address, 3).await;
+    assert!(early.iter().all(|(_, fate)| *fate == Fate::Accepted), "{early:?}");
+    reader.until("the topic that exists", |seen| early.iter().all(|(number, _)| seen.ledger.has_number(*number))).await;
+
+    // At once, so that the records are there before the server knows of the topic.
+    broker.create_topic(&topics[1], PARTITIONS, &[]).await;
+    fill(&broker, &topics[1]).await;
+    let log = ledger::records(&broker, &topics, PARTITIONS).await;
+    assert_eq!(log.len() as u64, 3 + u64::try_from(PARTITIONS).expect("few") * RECORDS_OF_EACH);
+    reader.until("the late topic", |seen| seen.ledger.is_complete(&log) && seen.ledger.count() == log.len()).await;
+
+    let after = load.post(server.address, 1).await;
+    reader.until("what comes after", |seen| seen.ledger.has_number(after[0].0)).await;
+}
+
+async fn fill(broker: &Broker, topic: &str) {
+    let (config, topic) = (broker.client(), topic.to_owned());
+    let filling = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = config.create().expect("a producer");
+        for (partition, number) in (0..PARTITIONS).flat_map(|one| (0..RECORDS_OF_EACH).map(move |n| (one, n))) {
+            let event = json!({"meta": {"id": "x"}, "number": 1_000 + number}).to_string();
+            let record = BaseRecord::<(), _>::to(&topic).partition(partition).payload(&event);
+            producer.send(record).unwrap_or_else(|(fault, _)| panic!("{fault}"));
+        }
+        producer.flush(PATIENCE).expect("the records are written");
+    });
+    filling.await.expect("the topic is filled");
+}
