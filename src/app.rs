@@ -23,6 +23,7 @@ use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
+use crate::model::Topic;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
 /// Where operators look first. Taken, and nobody named it: a free one.
@@ -92,7 +93,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let address = listener.local_addr()?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
-    let log = open_log(config, address, engine)?;
+    let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
     let warm: Vec<_> =
         catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect();
@@ -181,9 +182,14 @@ impl Signals {
     }
 }
 
-fn open_log(config: &Config, address: SocketAddr, engine: &Handle) -> Result<Arc<dyn Log>, StartError> {
+fn open_log(
+    config: &Config,
+    topics: &[Topic],
+    address: SocketAddr,
+    engine: &Handle,
+) -> Result<Arc<dyn Log>, StartError> {
     if !config.log.kafka.chosen() {
-        return Ok(Arc::new(SqliteLog::open(&config.data_dir, config.log.sqlite.clone())?));
+        return Ok(Arc::new(SqliteLog::open_with(&config.data_dir, config.log.sqlite.clone(), topics)?));
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let group = format!("sluice-{host}-{}", address.port());

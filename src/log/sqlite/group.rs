@@ -82,6 +82,18 @@ impl<'a> Group<'a> {
     }
 }
 
+/// Makes the topics that do not exist yet, empty.
+pub(super) fn create_missing(connection: &mut Connection, topics: &[Topic]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for topic in topics {
+        let exists = "SELECT EXISTS (SELECT 1 FROM topics WHERE name = ?)";
+        if !transaction.query_row(exists, params![topic.as_str()], |row| row.get::<_, bool>(0))? {
+            create(&transaction, topic)?;
+        }
+    }
+    transaction.commit()
+}
+
 fn create(transaction: &Transaction<'_>, topic: &Topic) -> rusqlite::Result<Head> {
     transaction.execute("INSERT INTO topics (name, next) VALUES (?, 0)", params![topic.as_str()])?;
     let id = TopicId(transaction.last_insert_rowid());

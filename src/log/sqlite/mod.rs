@@ -126,15 +126,22 @@ pub struct SqliteLog {
 impl SqliteLog {
     /// Opens the log in this folder, or makes both. Blocks: call it before serving.
     pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        Self::open_in(World::real(folder), folder, options)
+        Self::open_with(folder, options, &[])
     }
 
-    fn open_in(world: World, folder: &Path, options: Options) -> Result<Self, OpenError> {
+    /// The same, and makes those of these topics that are missing: a topic that is there from the start stands, empty,
+    /// in its readers' places, and nothing of it can come before them.
+    pub fn open_with(folder: &Path, options: Options, topics: &[Topic]) -> Result<Self, OpenError> {
+        Self::open_in(World::real(folder), folder, options, topics)
+    }
+
+    fn open_in(world: World, folder: &Path, options: Options, topics: &[Topic]) -> Result<Self, OpenError> {
         let unusable = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
         fs::create_dir_all(folder).map_err(unusable)?;
         let lock = FolderLock::take(folder)?;
         let file = folder.join(schema::FILE_NAME);
-        let connection = schema::open_writer(&file)?;
+        let mut connection = schema::open_writer(&file)?;
+        group::create_missing(&mut connection, topics).map_err(|cause| schema::open_error(&file, cause))?;
         // The file's own name must survive a power loss too, not only what is in it.
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable)?;
         let heads = Heads::load(&connection).map_err(|cause| schema::open_error(&file, cause))?;

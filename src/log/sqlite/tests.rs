@@ -36,7 +36,7 @@ impl Bench {
             now: Box::new(move || Timestamp(now.load(Ordering::SeqCst))),
             free_bytes: Box::new(move || Ok(free.load(Ordering::SeqCst))),
         };
-        let log = Arc::new(SqliteLog::open_in(world, folder.path(), options).expect("the log opens"));
+        let log = Arc::new(SqliteLog::open_in(world, folder.path(), options, &[]).expect("the log opens"));
         Self { log, clock, free_bytes, folder }
     }
 
@@ -219,7 +219,7 @@ impl Gate {
         let now = move || Timestamp(ticks.fetch_add(1, Ordering::SeqCst));
         let world = World { now: Box::new(now), free_bytes: Box::new(free_bytes) };
         let options = Options { free_bytes_min: 1, ..no_limits() };
-        let log = Arc::new(SqliteLog::open_in(world, folder.path(), options).expect("the log opens"));
+        let log = Arc::new(SqliteLog::open_in(world, folder.path(), options, &[]).expect("the log opens"));
         Self { log, asked, go_on, folder }
     }
 
@@ -428,4 +428,19 @@ fn options_are_read_with_their_units_and_unknown_keys_are_faults() {
     assert_eq!((options.retention_age, options.retention_bytes), (Duration::from_secs(3600), 2 << 30));
     assert_eq!(options.free_bytes_min, Options::default().free_bytes_min);
     assert!(toml::from_str::<Options>("retention = '1h'").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_are_asked_for_are_there_from_the_start_and_keep_their_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let topics = [Topic::new("a"), Topic::new("b")];
+    let log = SqliteLog::open_with(folder.path(), no_limits(), &topics[..1]).expect("a log");
+    let ends = log.ends(&topics).await.expect("ends");
+    assert_eq!(ends, [PartitionEnds { partition: Partition::new(&topics[0], 0), first: Offset(0), next: Offset(0) }]);
+    let record = NewRecord { topic: topics[0].clone(), time: Timestamp(1), key: None, value: None };
+    assert!(log.append(vec![record]).await[0].is_ok());
+    drop(log);
+    let log = SqliteLog::open_with(folder.path(), no_limits(), &topics).expect("the same log");
+    let ends = log.ends(&topics).await.expect("ends");
+    assert_eq!(ends.iter().map(|ends| ends.next.0).collect::<Vec<_>>(), [1, 0]);
 }
