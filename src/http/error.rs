@@ -115,7 +115,7 @@ pub(super) enum BodyRefusal {
         "The Content-Type is application/x-www-form-urlencoded, curl's default: add -H 'Content-Type: application/json'."
     )]
     Form,
-    #[error("The Content-Type must be application/json, text/plain or application/reports+json.")]
+    #[error("The Content-Type must be one of application/json, text/plain, application/reports+json.")]
     ContentType,
     #[error("The charset must be UTF-8.")]
     Charset,
@@ -213,6 +213,7 @@ mod tests {
             BodyRefusal::Body(BodyError::NotJson { message: String::new(), line: 1, column: 1 }),
             BodyRefusal::Body(BodyError::NotEvents),
             BodyRefusal::Body(BodyError::TooDeep(1)),
+            BodyRefusal::Body(BodyError::TooMany(1)),
         ];
         for refusal in of_producers {
             assert!(refusal.row().0.is_client_error(), "{refusal:?}");

@@ -4,8 +4,9 @@
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
-//!   `shapes` where a reader starts, `intake` what a producer is told, `process` start and stop, `recentchange` real
-//!   events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
+//!   `shapes` where a reader starts, `intake` what a producer is told, `edge` what HTTP promises around an answer,
+//!   `process` start and stop, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
+//!   reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -13,6 +14,7 @@
 mod support;
 
 mod crash;
+mod edge;
 mod engine;
 mod handover;
 mod intake;
