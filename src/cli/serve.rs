@@ -57,9 +57,12 @@ fn greet(running: &Running) {
     say(&format!("sluice listening on http://{address}"));
 }
 
+/// actix's own word on a malformed request is an error, and any client could write it.
+const LEVELS: &str = "info,actix_server=warn,actix_http=off";
+
 /// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels.
 fn log_to_stderr() {
-    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
     let log = tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init();

@@ -21,8 +21,9 @@ use super::handover::{Conn, Handover};
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-/// A peer that acknowledges nothing for this long is gone, whether it said so or not.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that acknowledges nothing for this long is gone, whether it said so or not. The kernel counts a reader that has
+/// merely stopped reading (a shut window) in the same way, so it is minutes: such a reader is slow, not dead.
+const USER_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
