@@ -76,6 +76,26 @@ async fn an_open_stream_is_told_to_end_also_when_other_connections_are_idle() {
 }
 
 #[tokio::test]
+async fn a_post_that_was_under_way_is_answered_before_the_end() {
+    let mut server = Server::start(Options::default()).await;
+    let mut stream = server.stream("/v2/stream/recentchange", "").await;
+    let mut post = server.connect().await;
+    let body = event_at("test.event", 7, 0).to_string();
+    let head = "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length:";
+    let (begun, rest) = body.split_at(10);
+    post.send(format!("{head} {}\r\n\r\n{begun}", body.len())).await;
+    server.signal(Signal::TERM);
+    // The stop is under way when streams end.
+    stream.raw.rest().await;
+    post.send(rest).await;
+    let answer = post.answer().await;
+    assert_eq!(answer.status(), 201, "{answer:?}");
+    assert!(server.ended().await.success());
+    server.start_again().await;
+    assert_eq!(server.stream("/v2/stream/test.event?since=0", "").await.event().await.json()["number"], 7);
+}
+
+#[tokio::test]
 async fn an_absent_broker_leaves_the_server_unready_and_its_readers_connected() {
     let nobody = free_address().to_string();
     let mut server = Server::start(Options::default().kafka(&nobody).unready()).await;
