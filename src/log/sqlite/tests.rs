@@ -155,7 +155,8 @@ async fn the_write_ahead_log_starts_over_though_somebody_always_reads() {
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let (log, partition) = (bench.log.clone(), partition.clone());
-            tokio::spawn(async move { while log.read(&partition, ALL, MIB).await.is_ok() {} })
+            tokio::runtime::Handle::current()
+                .spawn(async move { while log.read(&partition, ALL, MIB).await.is_ok() {} })
         })
         .collect();
 
@@ -227,7 +228,7 @@ impl Gate {
     async fn append_together(&self, values: &[&'static [u8]]) -> Vec<Result<Offset, AppendError>> {
         let append = |value: &'static [u8]| {
             let log = self.log.clone();
-            tokio::spawn(async move { append(&log, "t", value).await })
+            tokio::runtime::Handle::current().spawn(async move { append(&log, "t", value).await })
         };
         let first = append(b"first");
         tokio::task::block_in_place(|| self.asked.recv()).expect("the writer is held up");

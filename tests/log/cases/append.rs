@@ -93,7 +93,7 @@ pub(crate) async fn append_from_many<E: Engine>(engine: &E, topic: &Topic) {
     let appenders: Vec<_> = (0..APPENDERS)
         .map(|appender| {
             let (log, topic) = (engine.log(), topic.clone());
-            tokio::spawn(async move { append_batches(&*log, &topic, appender).await })
+            tokio::runtime::Handle::current().spawn(async move { append_batches(&*log, &topic, appender).await })
         })
         .collect();
     for appender in appenders {
