@@ -194,8 +194,13 @@ fn open_log(
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let group = format!("sluice-{host}-{}", address.port());
     let event_bytes_max = usize::try_from(config.intake.event_bytes_max()).unwrap_or(usize::MAX);
-    let log =
-        KafkaLog::open(config.log.kafka.clone(), &group, event_bytes_max, config.intake.deadline, engine.clone())?;
+    let log = KafkaLog::open(
+        config.log.kafka.clone(),
+        &group,
+        event_bytes_max,
+        config.intake.log_deadline(),
+        engine.clone(),
+    )?;
     Ok(Arc::new(log))
 }
 

@@ -43,7 +43,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
     check("limits.ipv4_prefix", limits.ipv4_prefix <= 32, "more than 32 bits");
     check("limits.ipv6_prefix", limits.ipv6_prefix <= 128, "more than 128 bits");
-    let of_kafka = config.log.kafka.faults(config.intake.deadline).into_iter();
+    let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
     faults.extend(of_kafka.map(|fault| (format!("log.kafka.properties.{}", fault.key), fault.why)));
     faults
 }

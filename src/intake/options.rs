@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::model::units;
 
+/// What of the deadline the log does not get, at most; at most a tenth, too.
+const ANSWER_RESERVE: Duration = Duration::from_millis(500);
+
 /// The most that a body or an event can be allowed to have: what a log can hold as one record, with room to spare.
 pub const BYTES_MOST: u64 = 512 << 20;
 
@@ -51,6 +54,11 @@ impl Options {
 
     pub fn event_bytes_max(&self) -> u64 {
         none_is(self.max_event_bytes, self.body_bytes_max())
+    }
+
+    /// What the log has of the deadline. It knows of each record whether it was handed over; past it nobody does.
+    pub fn log_deadline(&self) -> Duration {
+        self.deadline - (self.deadline / 10).min(ANSWER_RESERVE)
     }
 
     pub(super) fn in_flight_bytes_max(&self) -> u64 {

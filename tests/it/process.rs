@@ -53,6 +53,17 @@ async fn an_idle_connection_does_not_delay_the_stop() {
 }
 
 #[tokio::test]
+async fn a_request_that_never_comes_whole_is_cut_at_the_deadline() {
+    let mut server = Server::start(Options::default().env("SLUICE__STOP__DEADLINE", "2s")).await;
+    let mut half = server.connect().await;
+    half.send("POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+        .await;
+    let asked = Instant::now();
+    assert!(server.stop().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
 async fn an_open_stream_is_told_to_end_also_when_other_connections_are_idle() {
     let mut server = Server::start(Options::default()).await;
     let mut idle = server.connect().await;
@@ -93,6 +104,18 @@ async fn an_absent_broker_leaves_the_server_unready_and_its_readers_connected() 
     let mut stream = server.stream("/v2/stream/test.event", "").await;
     assert!(server.stop().await.success(), "{}", server.stderr());
     assert!(stream.raw.rest().await.ends_with(b"\n\r\n0\r\n\r\n"));
+}
+
+/// It never left for a broker: a producer may send it again without a repeat.
+#[tokio::test]
+async fn without_a_broker_an_event_is_not_written_rather_than_unknown() {
+    let options = Options::default().kafka(&free_address().to_string()).unready();
+    let server = Server::start(options.env("SLUICE__INTAKE__DEADLINE", "2s")).await;
+    let asked = Instant::now();
+    let answer = server.post(r#"{"meta":{"stream":"test.event"}}"#).await;
+    assert_eq!(answer.status(), 503, "{answer:?}");
+    assert_eq!(answer.json()["error"][0]["code"], "not-written", "{answer:?}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
@@ -196,4 +219,16 @@ async fn wrong_usage_and_a_wrong_catalogue_are_exit_code_2() {
             assert!(said(&output).contains(word), "{word} in {}", said(&output));
         }
     }
+}
+
+#[tokio::test]
+async fn what_holds_is_shown_without_secrets() {
+    let mut show = sluice();
+    show.args(["config", "show", "--listen", "127.0.0.1:1"]);
+    show.env("SLUICE__LOG__KAFKA__PROPERTIES__SASL_PASSWORD", "hush");
+    let output = run(show).await;
+    let shown = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    assert!(shown.contains("http.listen = \"127.0.0.1:1\"  # flag --listen\n"), "{shown}");
+    assert!(shown.contains("sasl.password") && !shown.contains("hush"), "{shown}");
 }

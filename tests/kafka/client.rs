@@ -97,7 +97,7 @@ async fn closing_waits_for_what_was_handed_over() {
     let broker = support::kafka().await;
     let topic = new_topic(&broker, 1, &[]).await;
     let log = open(&broker);
-    let appended = tokio::spawn({
+    let appended = tokio::runtime::Handle::current().spawn({
         let (log, topic) = (log.clone(), topic.clone());
         async move { log.append((0..1_000).map(|number| record(&topic, format!("{number}"))).collect()).await }
     });

@@ -30,7 +30,7 @@ impl Load {
             .map(|appender| {
                 let (log, topic) = (log.clone(), topic.clone());
                 let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
-                tokio::spawn(async move {
+                tokio::runtime::Handle::current().spawn(async move {
                     let mut taken = Vec::new();
                     for number in 0.. {
                         if stop.load(Ordering::Relaxed) {
@@ -75,7 +75,7 @@ async fn a_broker_that_stops_and_starts_under_load_loses_and_repeats_nothing() {
     tail.until("caught up at first", |seen| seen.caught_up).await;
     let load = Load::start(&log, &topic);
 
-    let watch = tokio::spawn(async move {
+    let watch = tokio::runtime::Handle::current().spawn(async move {
         let mut was_away = 0;
         let mut last = true;
         // The end of the load is a value of its own.
