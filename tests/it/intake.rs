@@ -106,7 +106,7 @@ async fn a_content_type_that_is_not_json_is_told_the_cure() {
         ("Content-Type: application/x-www-form-urlencoded\r\n", form),
         (
             "Content-Type: text/html\r\n",
-            "The Content-Type must be application/json, text/plain or application/reports+json.",
+            "The Content-Type must be one of application/json, text/plain, application/reports+json.",
         ),
     ];
     for (headers, sentence) in table {
