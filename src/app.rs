@@ -11,7 +11,8 @@ use std::time::Duration;
 use actix_server::ServerHandle;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::Config;
@@ -22,7 +23,7 @@ use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
-use crate::shutdown::{Shutdown, Stage};
+use crate::shutdown::{Shutdown, Stage, Stop};
 
 /// Where operators look first. Taken, and nobody named it: a free one.
 const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
@@ -30,6 +31,8 @@ const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
 const BACKLOG: i32 = 4096;
 /// How often the open streams are counted at a stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
+/// What of a stop's deadline is kept for the log, so that it can finish what was appended: a fifth, this at most.
+const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
 
 /// Why the server cannot start. Each names its cause and its cure.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +70,16 @@ pub struct Running {
     hub: Hub,
     store: Arc<dyn Log>,
     shutdown: Shutdown,
+    signals: Signals,
     public: ServerHandle,
     operators: Option<ServerHandle>,
     deadline: Duration,
+}
+
+/// What asks the process to stop. Listened to before anybody is told that it serves: until then a signal kills it.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
@@ -93,8 +103,9 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         intake: intake.clone(),
         catalog: catalog.clone(),
         client_prefixes: config.limits,
-        end_spread: config.stop.drain_spread,
+        end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
+    let signals = Signals::listen()?;
     let operators = match admin_listener {
         Some(listener) => Some(http::serve_admin(listener, services.clone(), Arc::new(move || render.render()))?),
         None => None,
@@ -109,6 +120,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         hub,
         store: log,
         shutdown,
+        signals,
         public,
         operators: operators.map(|(_, handle)| handle),
         deadline: config.stop.deadline,
@@ -116,36 +128,56 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// Serves until a signal, and then stops: no new connections, requests finish, readers end after a whole event,
+    /// For what runs beside the server and is to end with it.
+    pub fn stop(&self) -> Stop {
+        self.shutdown.watcher()
+    }
+
+    /// Serves until a signal, and then stops: no new connections, readers end after a whole event, requests finish,
     /// the log is closed. A second signal, or the deadline, cuts what is left.
-    pub async fn until_stopped(self) -> io::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    pub async fn until_stopped(mut self) {
+        self.signals.next().await;
+        let over_at = Instant::now() + self.deadline;
         tracing::info!(streams = self.hub.registry().open(), "stopping");
-        let drained = async {
-            self.shutdown.advance(Stage::EndStreams);
-            self.public.stop(true).await;
-            while self.hub.registry().open() > 0 {
-                tokio::time::sleep(STOP_POLL).await;
-            }
-        };
+        let reserve = (self.deadline / 5).min(CLOSE_RESERVE_MOST);
         tokio::select! {
-            () = drained => {}
-            () = tokio::time::sleep(self.deadline) => tracing::warn!("the deadline has come: what is left is cut"),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = drain(&self.public, &self.hub, &self.shutdown) => {}
+            () = tokio::time::sleep_until(over_at - reserve) => {
+                tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
+            }
+            () = self.signals.next() => tracing::info!("a second signal: what is left is cut"),
         }
         self.shutdown.advance(Stage::Over);
-        self.store.close().await;
+        if tokio::time::timeout_at(over_at, self.store.close()).await.is_err() {
+            tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
+        }
         if let Some(operators) = self.operators {
             operators.stop(false).await;
         }
         tracing::info!("stopped");
-        Ok(())
+    }
+}
+
+/// Readers first, and only then the server: their tasks live on its workers, and would be cut together with them.
+async fn drain(public: &ServerHandle, hub: &Hub, shutdown: &Shutdown) {
+    public.pause().await;
+    shutdown.advance(Stage::EndStreams);
+    while hub.registry().open() > 0 {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    public.stop(true).await;
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -155,7 +187,7 @@ fn open_log(config: &Config, address: SocketAddr, engine: &Handle) -> Result<Arc
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let group = format!("sluice-{host}-{}", address.port());
-    let event_bytes_max = usize::try_from(config.intake.max_event_bytes).unwrap_or(usize::MAX);
+    let event_bytes_max = usize::try_from(config.intake.event_bytes_max()).unwrap_or(usize::MAX);
     let log =
         KafkaLog::open(config.log.kafka.clone(), &group, event_bytes_max, config.intake.deadline, engine.clone())?;
     Ok(Arc::new(log))

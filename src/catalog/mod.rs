@@ -2,19 +2,18 @@
 //!
 //! - this page: [`Catalog`], immutable; a refresh makes another one
 //! - `settings` one stream's entry as the file writes it, and what is wrong with it
-//! - `nearest` the names that somebody may have meant
 //!
 //! Does not know where schemas come from, nor what Kafka is.
 
-mod nearest;
 mod settings;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use regex::Regex;
 
-use crate::model::{StreamName, StreamSet, Topic};
+use crate::model::{StreamName, StreamSet, Topic, nearest};
 
 pub use self::settings::Settings;
 
@@ -32,10 +31,22 @@ pub struct Stream {
     pub settings: Settings,
 }
 
+/// Streams whose names match: producers may write to them.
 #[derive(Debug)]
 struct Pattern {
+    /// As the file writes it, with its slashes.
+    name: String,
     regex: Regex,
     settings: Settings,
+}
+
+/// Where an event goes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Route<'a> {
+    pub topic: Topic,
+    /// The catalogue's own name for it: the stream's, or the pattern's. There are only so many of them, whatever
+    /// producers send, so that it may label a metric.
+    pub entry: &'a str,
 }
 
 /// All streams. Cheap to look up in, never changed.
@@ -113,14 +124,20 @@ impl Catalog {
 
     /// The topic that an event of this stream goes to: the prefix and the name if the stream has that topic (or lists
     /// none), else the bare name if it has that one, else its first. `None`: no such stream takes events.
-    pub fn topic_for(&self, stream: &str, prefix: Option<&str>) -> Option<Topic> {
-        let preferred = format!("{}{stream}", prefix.unwrap_or_default());
-        let topics = match self.streams.get(&StreamName::parse(stream).ok()?) {
-            Some(stream) => stream.topics.clone(),
-            None => self.patterns.iter().find(|pattern| pattern.regex.is_match(stream))?.settings.topics_of(stream),
+    pub fn route(&self, stream: &str, prefix: Option<&str>) -> Option<Route<'_>> {
+        let name = StreamName::parse(stream).ok()?;
+        let (entry, topics) = match self.streams.get(&name) {
+            Some(stream) => (stream.name.as_str(), Cow::Borrowed(&stream.topics)),
+            None => {
+                let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(stream))?;
+                (pattern.name.as_str(), Cow::Owned(pattern.settings.topics_of(stream)))
+            }
         };
-        let has = |name: &str| topics.iter().find(|topic| topic.as_str() == name).cloned();
-        has(&preferred).or_else(|| has(stream)).or_else(|| topics.first().cloned())
+        let preferred = format!("{}{stream}", prefix.unwrap_or_default());
+        let has = |name: &str| topics.iter().find(|topic| topic.as_str() == name);
+        let topic = has(&preferred).or_else(|| has(stream)).or_else(|| topics.first())?;
+        // A name that only a pattern knows is the producer's own: not every stream name can be a topic's.
+        is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry })
     }
 
     /// By canonical name.
@@ -139,8 +156,9 @@ impl Catalog {
     fn find(&self, name: &StreamName) -> Result<&Stream, UnknownStream> {
         let canonical = self.aliases.get(name).unwrap_or(name);
         self.streams.get(canonical).ok_or_else(|| {
-            let known = self.streams.keys().chain(self.aliases.keys());
-            UnknownStream { name: name.clone(), nearest: nearest::nearest(name, known, NEAREST_MAX) }
+            let known = self.streams.keys().chain(self.aliases.keys()).map(StreamName::as_str);
+            let nearest = nearest(name.as_str(), known, NEAREST_MAX);
+            UnknownStream { name: name.clone(), nearest: nearest.into_iter().flat_map(StreamName::parse).collect() }
         })
     }
 
@@ -148,7 +166,7 @@ impl Catalog {
         if let Some(pattern) = name.strip_prefix('/') {
             let pattern = pattern.strip_suffix('/').ok_or("a pattern ends with a slash")?;
             let regex = Regex::new(pattern).map_err(|e| format!("the pattern is no regular expression ({e})"))?;
-            self.patterns.push(Pattern { regex, settings });
+            self.patterns.push(Pattern { name: name.to_owned(), regex, settings });
             return Ok(());
         }
         let name = StreamName::parse(name).map_err(|e| e.to_string())?;
@@ -211,7 +229,7 @@ mod tests {
             none: {}
             '/^job\\..+/': {topic_prefixes: ['x.', 'y.']}";
         let catalog = Catalog::parse(text, "test").expect("a catalogue");
-        let topic = |stream, prefix| catalog.topic_for(stream, prefix).map(|topic| topic.as_str().to_owned());
+        let topic = |stream, prefix| catalog.route(stream, prefix).map(|route| route.topic.as_str().to_owned());
         assert_eq!(topic("both", Some("y.")).as_deref(), Some("y.both"));
         assert_eq!(topic("both", None).as_deref(), Some("x.both"));
         assert_eq!(topic("bare", Some("x.")).as_deref(), Some("bare"));
@@ -220,6 +238,9 @@ mod tests {
         assert_eq!(topic("job.x", Some("y.")).as_deref(), Some("y.job.x"));
         assert_eq!(topic("job.x", None).as_deref(), Some("x.job.x"));
         assert_eq!(topic("nope", None), None);
+        assert_eq!(topic("job.a/b", None), None, "no topic can have this name");
+        assert_eq!(topic(&format!("job.{}", "x".repeat(245)), None), None, "nor this one, with its prefix");
+        assert_eq!(catalog.route("job.x", None).map(|route| route.entry), Some("/^job\\..+/"));
     }
 
     #[test]
@@ -228,12 +249,14 @@ mod tests {
             r#"{"streams": {"a": {"topics": ["a"], "consumers": {"x": 1}, "sample": null, "stream_aliases": ["b"]}}}"#;
         let catalog = Catalog::parse(text, "test").expect("a catalogue");
         assert!(catalog.resolve(&names(&["b"])).is_ok());
+        let escaped = Catalog::parse(r#"{"a": {"description": "\ud83d\ude00"}, "b": [], "c": null}"#, "test");
+        assert_eq!(escaped.expect("JSON that is no YAML").streams().count(), 3);
     }
 
     #[test]
     fn the_sample_file_is_a_catalogue() {
         let catalog = Catalog::parse(include_str!("../../config/streams.yaml"), "sample").expect("a catalogue");
-        assert!(catalog.topic_for("mediawiki.job.x", Some("eqiad.")).is_some());
+        assert!(catalog.route("mediawiki.job.x", Some("eqiad.")).is_some());
     }
 
     #[test]
@@ -245,5 +268,7 @@ mod tests {
         assert!(Catalog::parse("[]", "test").is_err());
         assert!(Catalog::parse("{", "test").is_err());
         assert!(Catalog::parse("{}", "test").is_err());
+        assert!(Catalog::parse(r#"{"streams": []}"#, "test").is_err());
+        assert!(Catalog::parse(r#"{"a": ["b"]}"#, "test").is_err());
     }
 }

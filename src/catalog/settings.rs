@@ -54,20 +54,29 @@ fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Er
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
-/// One entry: its name, and its settings or what is wrong with them.
-type Entry = (String, Result<Settings, String>);
+/// A name, and its settings or what is wrong with them.
+pub(super) type Entry = (String, Result<Settings, String>);
 
 /// The entries in the order of the file.
 pub(super) fn parse_map(text: &str) -> Result<Vec<Entry>, String> {
-    let value: Value = serde_yaml_ng::from_str(text).map_err(|e| format!("it is neither YAML nor JSON ({e})"))?;
-    let map = match value {
-        Value::Mapping(map) => match map.get("streams") {
-            Some(Value::Mapping(inner)) => inner.clone(),
-            _ => map,
+    let map = match value_of(text)? {
+        Value::Mapping(mut map) => match map.remove("streams") {
+            Some(inner) => inner,
+            None => Value::Mapping(map),
         },
-        _ => return Err("it is not a map of stream names to settings".into()),
+        other => other,
+    };
+    let Value::Mapping(map) = map else {
+        return Err("it is not a map of stream names to settings".into());
     };
     map.into_iter().map(|(name, settings)| Ok((text_of(name)?, settings_of(settings)))).collect()
+}
+
+/// JSON is asked first: it has texts that are no YAML, such as escaped pairs of surrogates.
+fn value_of(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .or_else(|_| serde_yaml_ng::from_str(text))
+        .map_err(|e| format!("it is neither YAML nor JSON ({e})"))
 }
 
 fn text_of(name: Value) -> Result<String, String> {
@@ -78,6 +87,12 @@ fn text_of(name: Value) -> Result<String, String> {
 }
 
 fn settings_of(value: Value) -> Result<Settings, String> {
-    let value = if value.is_null() { Value::Mapping(Mapping::new()) } else { value };
-    serde_yaml_ng::from_value(value).map_err(|e| e.to_string())
+    let settings = match value {
+        Value::Null => Mapping::new(),
+        Value::Mapping(settings) => settings,
+        // PHP, whose API writes such maps, cannot tell an empty map from an empty list.
+        Value::Sequence(list) if list.is_empty() => Mapping::new(),
+        _ => return Err("its settings are not a map".into()),
+    };
+    serde_yaml_ng::from_value(Value::Mapping(settings)).map_err(|e| e.to_string())
 }

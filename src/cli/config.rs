@@ -1,22 +1,36 @@
-//! `sluice config check FILE`.
+//! `sluice config check FILE` and `sluice config show`.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, complain};
+use super::{EXIT_USAGE, ServeArgs, complain, say};
 use crate::catalog::Catalog;
-use crate::config::Loader;
+use crate::config::{Config, Loader};
 
 pub(super) fn check(file: &Path) -> ExitCode {
     let mut loader = Loader::default();
     loader.file(file);
-    let catalog = |config: crate::config::Config| match &config.catalog.source {
-        Some(path) => Catalog::from_file(path).map(|_| ()).map_err(|e| e.to_string()),
-        None => Ok(()),
-    };
-    match loader.finish().map_err(|e| e.to_string()).and_then(catalog) {
-        Ok(()) => {
-            println!("{} is right", file.display());
+    let right = || format!("{} is right", file.display());
+    report(loader.finish().map_err(|e| e.to_string()).and_then(|config| catalog(&config)).map(|()| right()))
+}
+
+pub(super) fn show(args: &ServeArgs) -> ExitCode {
+    report(args.settings().show().map_err(|e| e.to_string()))
+}
+
+/// The catalogue is a file of its own, and as much a part of what was configured.
+fn catalog(config: &Config) -> Result<(), String> {
+    config
+        .catalog
+        .source
+        .as_ref()
+        .map_or(Ok(()), |path| Catalog::from_file(path).map(|_| ()).map_err(|e| e.to_string()))
+}
+
+fn report(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            say(text.trim_end());
             ExitCode::SUCCESS
         }
         Err(faults) => {

@@ -6,12 +6,13 @@ mod config;
 mod demo;
 mod serve;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Loader};
+use crate::config::Loader;
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -45,6 +46,8 @@ enum Command {
 enum ConfigCommand {
     /// Report all that is wrong with a file; exit 2 if anything is.
     Check { file: PathBuf },
+    /// Print what holds with these flags, a file and the environment, and where each value comes from.
+    Show(ServeArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -73,7 +76,8 @@ struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn load(&self) -> Result<Config, ConfigError> {
+    /// The settings of file, environment and flags, in this order.
+    fn settings(&self) -> Loader {
         let mut loader = Loader::default();
         if let Some(file) = &self.config {
             loader.file(file);
@@ -87,7 +91,7 @@ impl ServeArgs {
         loader.flag("--data", &["data_dir"], self.data.clone());
         loader.flag("--kafka", &["log", "kafka", "bootstrap_servers"], self.kafka.clone());
         loader.flag("--streams", &["catalog", "source"], self.streams.clone());
-        loader.finish()
+        loader
     }
 }
 
@@ -102,16 +106,22 @@ pub fn run() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(&file),
+        Command::Config { command: ConfigCommand::Show(args) } => config::show(&args),
         Command::Version => {
-            println!("sluice {}", env!("CARGO_PKG_VERSION"));
+            say(concat!("sluice ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
     }
 }
 
+/// A line on stdout. Somebody who no longer reads it (`| head -1`) is no reason to end.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Every line of it, where people look for what went wrong.
 fn complain(what: &dyn std::fmt::Display) {
     for line in what.to_string().lines() {
-        eprintln!("sluice: {line}");
+        let _ = writeln!(std::io::stderr(), "sluice: {line}");
     }
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo};
+use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
 use crate::app::{self, Running, StartError};
 use crate::config::Config;
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let config = match args.load() {
+    let config = match args.settings().finish() {
         Ok(config) => config,
         Err(faults) => {
             complain(&faults);
@@ -33,9 +33,10 @@ fn serve(config: &Config, demo: bool) -> Result<(), StartError> {
         let running = app::start(config, engine.handle())?;
         greet(&running);
         if demo {
-            engine.spawn(demo::feed(running.intake.clone()));
+            engine.spawn(demo::feed(running.intake.clone(), running.stop()));
         }
-        running.until_stopped().await.map_err(StartError::from)
+        running.until_stopped().await;
+        Ok(())
     });
     // Whatever still runs there was told to stop and did not.
     engine.shutdown_background();
@@ -45,15 +46,15 @@ fn serve(config: &Config, demo: bool) -> Result<(), StartError> {
 /// What is served, where the log is, and what to try. The two lines with addresses are read by programs.
 fn greet(running: &Running) {
     let address = running.address;
-    println!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log);
-    println!("  read:  curl -N http://{address}/v2/stream/recentchange");
-    println!(
+    say(&format!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log));
+    say(&format!("  read:  curl -N http://{address}/v2/stream/recentchange"));
+    say(&format!(
         "  write: curl -H 'Content-Type: application/json' -d '{{\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
-    );
+    ));
     if let Some(admin) = running.admin {
-        println!("sluice admin on http://{admin}");
+        say(&format!("sluice admin on http://{admin}"));
     }
-    println!("sluice listening on http://{address}");
+    say(&format!("sluice listening on http://{address}"));
 }
 
 /// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels.

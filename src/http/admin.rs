@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::http::header;
+use actix_web::middleware::DefaultHeaders;
+use actix_web::{App, HttpResponse, HttpServer, web};
 
-use super::error::Refusal;
-use super::{Services, info};
+use super::{Services, fixed, get_or_head, info, nothing_here};
 
 /// Renders the metrics.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
@@ -20,10 +21,11 @@ pub fn serve(listener: TcpListener, services: Services, render: Render) -> io::R
         App::new()
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(render.clone()))
-            .route("/metrics", web::get().to(metrics))
-            .route("/healthz", web::get().to(info::healthz))
-            .route("/readyz", web::get().to(info::readyz))
-            .default_service(web::to(async |request: HttpRequest| Refusal::UnknownRoute.answer(&request)))
+            .wrap(DefaultHeaders::new().add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")))
+            .service(fixed("/metrics").route(get_or_head().to(metrics)))
+            .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
+            .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
+            .default_service(web::to(nothing_here))
     });
     let server = server.workers(1).disable_signals().listen(listener)?.run();
     let handle = server.handle();

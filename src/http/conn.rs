@@ -7,11 +7,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actix_http::Protocol;
+use actix_http::{HttpService, Protocol};
+use actix_server::GracefulShutdownSignal;
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::{App, Error};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::handover::Conn;
+use super::handover::{Conn, Handover};
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
@@ -19,10 +24,47 @@ const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// A peer that acknowledges nothing for this long is gone, whether it said so or not.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What actix serves: the transport, its protocol, and who is on the other end.
-pub(super) type Accepted = (Conn, Protocol, Option<SocketAddr>);
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept for another request.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long the rest of a refused body is read and dropped. A connection that is closed over unread bytes is reset, and
+/// takes the refusal with it before the client has read it.
+const LINGER: Duration = Duration::from_secs(5);
 
-pub(super) async fn accept(io: TcpStream) -> io::Result<Accepted> {
+/// The whole pipeline. Once `stopping`, idle connections close, and busy ones after their answer.
+pub(super) fn pipeline<T, B>(
+    app: App<T>,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()>
+where
+    T: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    T::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let http = HttpService::build()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(LINGER)
+        .keep_alive(KEEP_ALIVE)
+        .h1_allow_half_closed(false)
+        // Without it a stop waits for every idle connection to time out. Hidden in actix-http's docs, but what actix-web's
+        // own server calls: where a release took it away, this would not compile.
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .on_connect_ext(|conn: &Conn, data| {
+            data.insert::<Handover>(conn.handover());
+        })
+        .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
+    fn_service(accept).map_err(|_| ()).and_then(http.map_err(|_| ()))
+}
+
+/// What actix serves: the transport, its protocol, and who is on the other end.
+type Accepted = (Conn, Protocol, Option<SocketAddr>);
+
+async fn accept(io: TcpStream) -> io::Result<Accepted> {
     let peer = io.peer_addr().ok();
     set_options(&io)?;
     Ok((Conn::new(io), Protocol::Http1, peer))

@@ -1,18 +1,22 @@
-//! Every refusal of the edge and its status: the one table. The form is problem JSON (RFC 9457).
+//! Every refusal of the edge and its status: the one table.
+//!
+//! [`Refusal`] is answered as problem JSON (RFC 9457). [`BodyRefusal`] and the outcomes of a batch have the producers'
+//! form, which `events` writes; their statuses stand here.
 
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
 use crate::catalog::UnknownStream;
 use crate::hub::SubscribeError;
+use crate::intake::{self, BodyError, Code, Fault};
 use crate::model::{IdError, NameError, SinceError};
 
 /// How long a client is asked to wait where the cause may pass.
-const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -32,7 +36,7 @@ pub(super) enum Refusal {
     SinceRepeated(usize),
     #[error(transparent)]
     Id(#[from] IdError),
-    #[error("the header Last-Event-ID is not ASCII")]
+    #[error("the id is not ASCII, and so not one that a stream has sent")]
     IdNotAscii,
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
@@ -84,10 +88,10 @@ impl Refusal {
         let mut answer = HttpResponse::build(status);
         answer.content_type("application/problem+json");
         if let Self::WrongMethod(allowed) = self {
-            answer.insert_header((ALLOW, *allowed));
+            answer.insert_header((header::ALLOW, *allowed));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((RETRY_AFTER, RETRY_AFTER_OVERLOAD.as_secs()));
+            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
         }
         let mut problem = Map::new();
         problem.insert("type".into(), kind.into());
@@ -98,5 +102,132 @@ impl Refusal {
         problem.insert("uri".into(), request.uri().to_string().into());
         problem.extend(self.extras());
         answer.body(Value::Object(problem).to_string())
+    }
+}
+
+/// Why a POST is refused as a whole. Its sentences are kept for ever as reason phrases, so they hold nothing that a
+/// client chose.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyRefusal {
+    #[error("The request has no Content-Type: send application/json.")]
+    NoContentType,
+    #[error(
+        "The Content-Type is application/x-www-form-urlencoded, curl's default: add -H 'Content-Type: application/json'."
+    )]
+    Form,
+    #[error("The Content-Type must be application/json, text/plain or application/reports+json.")]
+    ContentType,
+    #[error("The charset must be UTF-8.")]
+    Charset,
+    #[error("The body must not be compressed: send it without Content-Encoding.")]
+    Encoded,
+    #[error("The body is larger than {0} bytes.")]
+    TooLarge(u64),
+    #[error("The body did not arrive within {} seconds.", .0.as_secs())]
+    TooSlow(Duration),
+    #[error("The body did not arrive whole.")]
+    Cut,
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+impl BodyRefusal {
+    /// Status, code.
+    pub(super) fn row(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoContentType | Self::Form | Self::ContentType | Self::Charset | Self::Encoded => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type")
+            }
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
+            Self::Cut => (StatusCode::BAD_REQUEST, "cut-short"),
+            Self::Body(BodyError::Empty) => (StatusCode::BAD_REQUEST, "empty"),
+            Self::Body(BodyError::NotUtf8 { .. }) => (StatusCode::BAD_REQUEST, "not-utf-8"),
+            Self::Body(BodyError::NotJson { .. }) => (StatusCode::BAD_REQUEST, "not-json"),
+            Self::Body(BodyError::NotEvents) => (StatusCode::BAD_REQUEST, "not-events"),
+            Self::Body(BodyError::TooDeep(_)) => (StatusCode::BAD_REQUEST, "too-deep"),
+            Self::Body(BodyError::TooMany(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "too-many"),
+            Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        }
+    }
+
+    /// Where in the body, where that is known: line and column, from 1.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Body(BodyError::NotJson { line, column, .. }) => Some((*line, *column)),
+            _ => None,
+        }
+    }
+}
+
+/// The status of a batch: all accepted, some, or none, and then whose fault that was.
+pub(super) fn of_batch(events: usize, refusals: &[&intake::Refusal]) -> StatusCode {
+    match refusals {
+        [] => StatusCode::CREATED,
+        some if some.len() < events => StatusCode::MULTI_STATUS,
+        [alone] if alone.code == Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        all if all.iter().any(|refusal| refusal.code.fault() == Fault::Ours) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StreamName;
+
+    #[test]
+    fn nothing_that_a_client_did_is_a_5xx() {
+        let overload = [
+            Refusal::Subscribe(SubscribeError::TooManyChannels(1)).row().0,
+            BodyRefusal::Body(BodyError::Overloaded).row().0,
+        ];
+        assert!(overload.iter().all(|status| *status == StatusCode::SERVICE_UNAVAILABLE));
+        let name = StreamName::parse("x").expect("a name");
+        let of_readers = [
+            Refusal::UnknownRoute,
+            Refusal::WrongMethod("GET"),
+            Refusal::PathNotUtf8,
+            Refusal::Name(NameError::Empty),
+            Refusal::UnknownStream(UnknownStream { name: name.clone(), nearest: vec![name] }),
+            Refusal::SinceRepeated(2),
+            Refusal::Id(IdError::Empty),
+            Refusal::IdNotAscii,
+            Refusal::Subscribe(SubscribeError::ForeignId),
+            Refusal::Subscribe(SubscribeError::TooManyPartitions(9)),
+        ];
+        for refusal in of_readers {
+            assert!(refusal.row().0.is_client_error(), "{refusal:?}");
+        }
+        let of_producers = [
+            BodyRefusal::NoContentType,
+            BodyRefusal::Form,
+            BodyRefusal::ContentType,
+            BodyRefusal::Charset,
+            BodyRefusal::Encoded,
+            BodyRefusal::TooLarge(1),
+            BodyRefusal::TooSlow(Duration::ZERO),
+            BodyRefusal::Cut,
+            BodyRefusal::Body(BodyError::Empty),
+            BodyRefusal::Body(BodyError::NotUtf8 { at: 0 }),
+            BodyRefusal::Body(BodyError::NotJson { message: String::new(), line: 1, column: 1 }),
+            BodyRefusal::Body(BodyError::NotEvents),
+            BodyRefusal::Body(BodyError::TooDeep(1)),
+        ];
+        for refusal in of_producers {
+            assert!(refusal.row().0.is_client_error(), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_all_some_or_none_and_none_is_the_clients_fault_or_ours() {
+        let refusal = |code| intake::Refusal { index: 0, code, message: String::new(), event: bytes::Bytes::new() };
+        let (ours, theirs, large) = (refusal(Code::Unknown), refusal(Code::MissingStream), refusal(Code::TooLarge));
+        assert_eq!(of_batch(2, &[]), 201);
+        assert_eq!(of_batch(2, &[&ours]), 207);
+        assert_eq!(of_batch(2, &[&theirs, &theirs]), 400);
+        assert_eq!(of_batch(2, &[&theirs, &ours]), 503);
+        assert_eq!(of_batch(1, &[&large]), 413);
+        assert_eq!(of_batch(2, &[&large, &large]), 400);
     }
 }

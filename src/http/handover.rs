@@ -24,6 +24,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::quiet::Quiet;
+
 type Then = Box<dyn FnOnce(TcpStream)>;
 
 /// Where a connection's socket goes once the head is out. One per connection, in its data.
@@ -34,11 +36,12 @@ pub(super) struct Handover(Rc<Cell<Option<Then>>>);
 pub(super) struct Conn {
     io: Option<TcpStream>,
     handover: Handover,
+    quiet: Quiet,
 }
 
 impl Conn {
     pub(super) fn new(io: TcpStream) -> Self {
-        Self { io: Some(io), handover: Handover::default() }
+        Self { io: Some(io), handover: Handover::default(), quiet: Quiet::new() }
     }
 
     pub(super) fn handover(&self) -> Handover {
@@ -46,10 +49,12 @@ impl Conn {
     }
 
     fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match &mut self.io {
-            Some(io) => poll(Pin::new(io)),
-            None => Poll::Ready(Err(gone())),
+        let Some(io) = &mut self.io else { return Poll::Ready(Err(gone())) };
+        let polled = poll(Pin::new(io));
+        if polled.is_ready() {
+            self.quiet.moved();
         }
+        polled
     }
 }
 
@@ -59,7 +64,11 @@ fn gone() -> io::Error {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.with(|io| io.poll_read(cx, buf))
+        let polled = self.with(|io| io.poll_read(cx, buf));
+        if polled.is_pending() && self.quiet.poll_too_long(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
     }
 }
 

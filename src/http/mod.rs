@@ -1,7 +1,8 @@
 //! The edge: requests into calls, results into bytes.
 //!
 //! - this page: every route, and the server
-//! - `conn` accept stages; `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
+//! - `conn` accept stages; `quiet` ends those on which nothing moves
+//! - `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
 //! - `stream` and `resume` the readers' route; `events` and `sentence` the producers'; `info` the small answers
 //! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener
 //!
@@ -14,12 +15,15 @@ mod error;
 mod events;
 mod handover;
 mod info;
+mod quiet;
 mod reader;
 mod resume;
 mod sentence;
 mod sse;
 mod stream;
 
+#[cfg(test)]
+mod handover_test;
 #[cfg(test)]
 mod reader_test;
 
@@ -28,28 +32,19 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::AppConfig;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, HttpRequest, Route, guard, web};
+use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
 use serde::Deserialize;
 
 use self::error::Refusal;
-use self::handover::{Conn, Handover};
 use crate::catalog::Catalog;
 use crate::hub::Hub;
 use crate::intake::Intake;
 
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
-
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept for another request.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The section `http` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -84,27 +79,16 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     if options.workers > 0 {
         server = server.workers(options.workers);
     }
+    let stopping = server.graceful_shutdown_signal();
     let server = server.listen("public", listener, move || {
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
         let app = App::new()
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(worker))
-            .wrap(
-                DefaultHeaders::new()
-                    .add(("access-control-allow-origin", "*"))
-                    .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")),
-            )
+            .wrap(default_headers())
             .configure(routes);
-        let http = HttpService::build()
-            .client_request_timeout(HEAD_TIMEOUT)
-            .keep_alive(KEEP_ALIVE)
-            .h1_allow_half_closed(false)
-            .on_connect_ext(|conn: &Conn, data| {
-                data.insert::<Handover>(conn.handover());
-            })
-            .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
-        fn_service(conn::accept).map_err(|_| ()).and_then(http.map_err(|_| ()))
+        conn::pipeline(app, stopping.clone())
     })?;
     let server = server.run();
     let handle = server.handle();
@@ -112,9 +96,15 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     Ok(handle)
 }
 
+/// On every answer that a route gives.
+fn default_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+}
+
 /// Every route of the public listener.
 fn routes(app: &mut web::ServiceConfig) {
-    let fixed = |path: &str| web::resource(path.to_owned()).default_service(only("GET, HEAD"));
     app.service(fixed("/v2/stream/{streams:.+}").route(web::get().to(stream::get)).route(web::head().to(stream::head)))
         .service(
             web::resource(["/v1/events", "/v1/events/"])
@@ -128,7 +118,16 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(fixed("/robots.txt").route(get_or_head().to(info::robots)))
         .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
         .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
-        .default_service(web::to(async |request: HttpRequest| Refusal::UnknownRoute.answer(&request)));
+        .default_service(web::to(nothing_here));
+}
+
+/// A resource that can only be looked at.
+fn fixed(path: &str) -> Resource {
+    web::resource(path.to_owned()).default_service(only("GET, HEAD"))
+}
+
+async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    Refusal::UnknownRoute.answer(&request)
 }
 
 fn get_or_head() -> Route {

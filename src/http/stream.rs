@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::http::{Version, header};
+use actix_web::body::{BoxBody, None as NoBody};
+use actix_web::http::{ConnectionType, Version, header};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use percent_encoding::percent_decode_str;
 
@@ -36,7 +37,8 @@ pub(super) async fn get(
 pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
     let checked = stream_set(&request, &services).and_then(|set| resume::from(&request, &set));
     match checked {
-        Ok(_) => ok(&request).finish(),
+        // Not an empty body: that one has a length, and the stream has none.
+        Ok(_) => ok(&request).body(NoBody::new()),
         Err(refusal) => refusal.answer(&request),
     }
 }
@@ -59,9 +61,19 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         .cloned()
         .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
     let worker = worker.clone();
-    Ok(answer.body(HandoverBody::new(handover, move |io| {
+    let body = HandoverBody::new(handover, move |io| {
         actix_rt::spawn(reader::run(io, subscription, &worker, framing));
-    })))
+    });
+    Ok(framed(answer.body(body), framing))
+}
+
+/// The head says how the reader will delimit the body. actix would announce chunks to HTTP/1.0 too.
+fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
+    if framing == Framing::Raw {
+        answer.head_mut().no_chunking(true);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    answer
 }
 
 fn ok(request: &HttpRequest) -> HttpResponseBuilder {
@@ -79,8 +91,8 @@ fn ok(request: &HttpRequest) -> HttpResponseBuilder {
 
 /// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
 fn stream_set(request: &HttpRequest, services: &Services) -> Result<StreamSet, Refusal> {
-    let path = request.uri().path();
-    let list = path.strip_prefix("/v2/stream/").unwrap_or_default();
+    // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched.
+    let list = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
     Ok(services.catalog.resolve(&parse_stream_names(&list)?)?)

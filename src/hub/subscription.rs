@@ -83,8 +83,11 @@ impl Subscription {
         match tokio::time::timeout(at_most, &mut resolving.0).await {
             Ok(Ok(Ok(resolved))) => self.settled(resolved),
             Ok(Ok(Err(ResolveError::ForeignId))) => Err(SubscribeError::ForeignId),
-            // A task that was cancelled: the process ends, and so will this reader.
-            Ok(Ok(Err(ResolveError::Log(_))) | Err(_)) | Err(_) => Ok(()),
+            Ok(failed) => {
+                self.notice = self.resolved_late(failed);
+                Ok(())
+            }
+            Err(_) => Ok(()),
         }
     }
 

@@ -1,9 +1,14 @@
 //! A request's body, split into events. Nothing is re-written: an event is a slice of what was sent.
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::{Timestamp, json};
+
+/// Events of one request. A body of the largest size could hold a hundred times as many that are nothing, and the
+/// answer has an item for each of them.
+const EVENTS_MAX: usize = 100_000;
 
 /// Why a body is no batch of events. The client's fault, but for the last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +23,8 @@ pub enum BodyError {
     NotEvents,
     #[error("The body is nested deeper than {0} levels.")]
     TooDeep(usize),
+    #[error("The body has more than {0} events.")]
+    TooMany(usize),
     #[error("Too many events are waiting for the log.")]
     Overloaded,
 }
@@ -31,28 +38,33 @@ pub(super) struct Meta {
     pub(super) id: String,
 }
 
-/// The events of a body: its elements if it is an array, else itself.
+/// The events of a body, which may be nested this deep each: its elements if it is an array, else itself.
 pub(super) fn split(body: &Bytes, depth_max: usize) -> Result<Vec<Bytes>, BodyError> {
     let text = std::str::from_utf8(body).map_err(|e| BodyError::NotUtf8 { at: e.valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
-    if text.is_empty() || text == "{}" || text == "[]" {
+    if text.is_empty() {
         return Err(BodyError::Empty);
     }
-    if depth(text) > depth_max {
+    if depth(text) > depth_max + usize::from(text.starts_with('[')) {
         return Err(BodyError::TooDeep(depth_max));
     }
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
-    match text.as_bytes().first() {
-        Some(b'[') => {
-            let events: Vec<&RawValue> = serde_json::from_str(text).map_err(not_json)?;
-            if events.is_empty() {
-                return Err(BodyError::Empty);
-            }
-            Ok(events.into_iter().map(slice).collect())
-        }
-        Some(b'{') => serde_json::from_str::<&RawValue>(text).map(|event| vec![slice(event)]).map_err(not_json),
-        _ => Err(serde_json::from_str::<&RawValue>(text).map_or_else(not_json, |_| BodyError::NotEvents)),
+    let events: Vec<&RawValue> = match text.as_bytes().first() {
+        Some(b'[') => parse(text)?,
+        Some(b'{') => vec![parse(text)?],
+        _ => return Err(parse::<&RawValue>(text).err().unwrap_or(BodyError::NotEvents)),
+    };
+    match events.as_slice() {
+        [] => Err(BodyError::Empty),
+        // EventGate's way: `[{}]` is a batch.
+        [alone] if text.starts_with('{') && json::members(alone.get()).next().is_none() => Err(BodyError::Empty),
+        many if many.len() > EVENTS_MAX => Err(BodyError::TooMany(EVENTS_MAX)),
+        events => Ok(events.iter().map(|event| slice(event)).collect()),
     }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, BodyError> {
+    serde_json::from_str(text).map_err(|error| not_json(&error))
 }
 
 /// `None`: not an object.
@@ -70,7 +82,7 @@ pub(super) fn meta_of(event: &Bytes) -> Option<Meta> {
     })
 }
 
-fn not_json(error: serde_json::Error) -> BodyError {
+fn not_json(error: &serde_json::Error) -> BodyError {
     let text = error.to_string();
     let message = text.split(" at line ").next().unwrap_or_default().to_owned();
     BodyError::NotJson { message, line: error.line(), column: error.column() }

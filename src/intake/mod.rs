@@ -23,7 +23,7 @@ use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
 
 pub use self::body::BodyError;
-pub use self::options::Options;
+pub use self::options::{BYTES_MOST, Options};
 pub use self::outcome::{Code, Fault, Kind, Outcome, Refusal};
 
 /// Bytes that one permit of the in-flight bound stands for.
@@ -35,18 +35,22 @@ pub struct Intake {
     catalog: Arc<Catalog>,
     log: Arc<dyn Log>,
     engine: Handle,
-    /// Bytes that wait for the log's answer.
+    /// Bytes that wait for the log's answer, and how many may.
     in_flight: Arc<Semaphore>,
+    permits: usize,
 }
+
+/// The catalogue's name for an event's stream.
+type Stream<'a> = &'a str;
 
 /// The place among the events in flight. Given back when dropped, however the request ended.
 type InFlight = OwnedSemaphorePermit;
 
 impl Intake {
     pub fn new(options: Options, catalog: Arc<Catalog>, log: Arc<dyn Log>, engine: Handle) -> Self {
-        let permits = usize::try_from(options.max_inflight_bytes).unwrap_or(usize::MAX) / PERMIT_BYTES;
-        let in_flight = Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { options, catalog, log, engine, in_flight }
+        let permits = usize::try_from(options.in_flight_bytes_max()).unwrap_or(usize::MAX) / PERMIT_BYTES;
+        let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
+        Self { options, catalog, log, engine, in_flight: Arc::new(Semaphore::new(permits)), permits }
     }
 
     pub fn options(&self) -> &Options {
@@ -63,24 +67,27 @@ impl Intake {
         let mut batch = Batch::default();
         for (index, event) in events.into_iter().enumerate() {
             match self.judge(&event) {
-                Ok(record) => batch.add(index, event, record),
+                Ok((stream, record)) => batch.add(Waiting { index, event, stream }, record),
                 Err(refusal) => batch.refuse(refusal.of(index, event)),
             }
         }
-        batch.answer(self.append(batch.records.clone(), place).await);
+        let records = std::mem::take(&mut batch.records);
+        batch.answer(self.append(records, place).await);
         Ok(batch.outcomes)
     }
 
     fn enter(&self, bytes: usize) -> Result<InFlight, BodyError> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        // A body larger than the whole bound gets in when it is alone, rather than never.
+        let permits = bytes.div_ceil(PERMIT_BYTES).min(self.permits);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         self.in_flight.clone().try_acquire_many_owned(permits).map_err(|_| BodyError::Overloaded)
     }
 
     /// One event becomes a record, or is refused. Pure.
-    fn judge(&self, event: &Bytes) -> Result<NewRecord, Reason> {
-        if event.len() as u64 > self.options.max_event_bytes {
-            let text =
-                format!("The event has {} bytes, at most {} are taken.", event.len(), self.options.max_event_bytes);
+    fn judge(&self, event: &Bytes) -> Result<(Stream<'_>, NewRecord), Reason> {
+        let bytes_max = self.options.event_bytes_max();
+        if event.len() as u64 > bytes_max {
+            let text = format!("The event has {} bytes, at most {bytes_max} are taken.", event.len());
             return Err(Reason::new(Code::TooLarge, text));
         }
         let meta = body::meta_of(event).ok_or_else(|| Reason::new(Code::NotAnObject, "An event is a JSON object."))?;
@@ -88,17 +95,17 @@ impl Intake {
             let text = "Field(s) meta.stream were missing from event and could not be extracted.";
             Reason::new(Code::MissingStream, text)
         })?;
-        let topic = self.catalog.topic_for(&stream, self.options.topic_prefix.as_deref()).ok_or_else(|| {
+        let route = self.catalog.route(&stream, self.options.topic_prefix.as_deref()).ok_or_else(|| {
             let text = format!(
                 "event {} destined to stream {stream} is not allowed in stream; {stream} is not configured.",
                 meta.id
             );
             Reason::new(Code::StreamNotConfigured, text)
         })?;
-        // The log would refuse a record of the future, so its time is the time of its arrival. The event's own field stays.
-        let now = Timestamp::now();
-        let time = meta.time.filter(|time| *time <= now).unwrap_or(now);
-        Ok(NewRecord { topic, time, key: None, value: Some(event.clone()) })
+        Ok((
+            route.entry,
+            NewRecord { topic: route.topic, time: time_of(meta.time), key: None, value: Some(event.clone()) },
+        ))
     }
 
     /// Runs on the engine, so that a client that leaves does not take half of its batch with it.
@@ -125,6 +132,20 @@ impl Intake {
     }
 }
 
+/// Its own time. A log refuses records of the future, and Kafka those from before 1970, so those have the time of their
+/// arrival; the event's own field stays.
+fn time_of(own: Option<Timestamp>) -> Timestamp {
+    let now = Timestamp::now();
+    match own {
+        Some(time) if time > now => {
+            metrics::counter!(names::EVENTS_OF_THE_FUTURE).increment(1);
+            now
+        }
+        Some(time) if time >= Timestamp(0) => time,
+        _ => now,
+    }
+}
+
 /// Why an event is refused, before it is known which one it is.
 struct Reason {
     code: Code,
@@ -143,17 +164,24 @@ impl Reason {
 
 /// A request's events on their way: what has been decided, and what waits for the log.
 #[derive(Default)]
-struct Batch {
+struct Batch<'a> {
     outcomes: Vec<Outcome>,
     records: Vec<NewRecord>,
-    /// The index and the bytes of each record's event.
-    events: Vec<(usize, Bytes)>,
+    /// One for each record.
+    waiting: Vec<Waiting<'a>>,
 }
 
-impl Batch {
-    fn add(&mut self, index: usize, event: Bytes, record: NewRecord) {
+/// An event that waits for the log's answer.
+struct Waiting<'a> {
+    index: usize,
+    event: Bytes,
+    stream: Stream<'a>,
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, waiting: Waiting<'a>, record: NewRecord) {
         self.outcomes.push(Outcome::Accepted);
-        self.events.push((index, event));
+        self.waiting.push(waiting);
         self.records.push(record);
     }
 
@@ -163,10 +191,10 @@ impl Batch {
     }
 
     fn answer(&mut self, answers: Vec<Result<Appended, AppendError>>) {
-        for ((index, event), answer) in self.events.drain(..).zip(answers) {
+        for (Waiting { index, event, stream }, answer) in self.waiting.drain(..).zip(answers) {
             let (code, message) = match answer {
                 Ok(_) => {
-                    metrics::counter!(names::EVENTS_ACCEPTED).increment(1);
+                    metrics::counter!(names::EVENTS_ACCEPTED, "stream" => stream.to_owned()).increment(1);
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),

@@ -6,19 +6,22 @@ use serde::Deserialize;
 
 use crate::model::units;
 
+/// The most that a body or an event can be allowed to have: what a log can hold as one record, with room to spare.
+pub const BYTES_MOST: u64 = 512 << 20;
+
 /// Limits and times of the producers' half.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Bytes of one request's body.
+    /// Bytes of one request's body. 0 = [`BYTES_MOST`].
     #[serde(deserialize_with = "units::bytes")]
     pub max_body_bytes: u64,
-    /// Bytes of one event.
+    /// Bytes of one event. 0 = as many as a body may have.
     #[serde(deserialize_with = "units::bytes")]
     pub max_event_bytes: u64,
-    /// Levels of objects and arrays in one event.
+    /// Levels of objects and arrays in one event; the array around a batch does not count.
     pub max_depth: usize,
-    /// Bytes of events that wait for the log at once; past it a POST is answered 503 at once.
+    /// Bytes of events that wait for the log at once; past it a POST is answered 503 at once. 0 = no limit.
     #[serde(deserialize_with = "units::bytes")]
     pub max_inflight_bytes: u64,
     /// Time within which every POST is answered.
@@ -39,4 +42,23 @@ impl Default for Options {
             topic_prefix: None,
         }
     }
+}
+
+impl Options {
+    pub fn body_bytes_max(&self) -> u64 {
+        none_is(self.max_body_bytes, BYTES_MOST)
+    }
+
+    pub fn event_bytes_max(&self) -> u64 {
+        none_is(self.max_event_bytes, self.body_bytes_max())
+    }
+
+    pub(super) fn in_flight_bytes_max(&self) -> u64 {
+        none_is(self.max_inflight_bytes, u64::MAX)
+    }
+}
+
+/// 0 means that there is no limit.
+fn none_is(limit: u64, most: u64) -> u64 {
+    if limit == 0 { most } else { limit }
 }

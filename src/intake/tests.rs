@@ -46,19 +46,22 @@ async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_time_in_the_future_is_the_time_of_arrival() {
+async fn a_time_that_no_log_takes_is_the_time_of_arrival() {
     let (intake, log, _folder) = intake(Options::default());
-    let body = r#"{"meta":{"stream":"test.event","dt":"2999-01-01T00:00:00Z"}}"#;
-    assert_eq!(codes(&intake, body).await, ["accepted"]);
-    let ends = log.ends(&[crate::model::Topic::new("test.event")]).await.expect("ends");
-    let newest = log.before(&ends[0].partition, ends[0].next).await.expect("a record");
-    assert!(newest.is_some_and(|(_, time)| time <= Timestamp::now()));
+    for dt in ["2999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "now"] {
+        let before = Timestamp::now();
+        let body = format!(r#"{{"meta":{{"stream":"test.event","dt":"{dt}"}}}}"#);
+        assert_eq!(codes(&intake, &body).await, ["accepted"]);
+        let ends = log.ends(&[crate::model::Topic::new("test.event")]).await.expect("ends");
+        let newest = log.before(&ends[0].partition, ends[0].next).await.expect("a record");
+        assert!(newest.is_some_and(|(_, time)| (before..=Timestamp::now()).contains(&time)), "{dt}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_batch_is_refused_whole() {
     let (intake, _log, _folder) = intake(Options::default());
-    for body in ["", "  ", "[]", "{}", "\u{feff}"] {
+    for body in ["", "  ", "[]", "[ ]", "{}", "{ }", "\u{feff}"] {
         assert_eq!(error(&intake, body.as_bytes()).await, BodyError::Empty, "{body}");
     }
     assert_eq!(error(&intake, b"5").await, BodyError::NotEvents);
@@ -67,14 +70,42 @@ async fn a_body_that_is_no_batch_is_refused_whole() {
     assert!(matches!(broken, BodyError::NotJson { line: 2, column: 6, .. }), "{broken:?}");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(error(&intake, deep.as_bytes()).await, BodyError::TooDeep(128));
+    let many = format!("[{}0]", "0,".repeat(100_000));
+    assert_eq!(error(&intake, many.as_bytes()).await, BodyError::TooMany(100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_depth_is_that_of_an_event_in_a_batch_too() {
+    let (intake, _log, _folder) = intake(Options::default());
+    let nested = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        format!(r#"{{"meta":{{"stream":"test.event"}},"p":{open}{close}}}"#)
+    };
+    assert_eq!(codes(&intake, &nested(128)).await, ["accepted"]);
+    assert_eq!(codes(&intake, &format!("[{}]", nested(128))).await, ["accepted"]);
+    for body in [nested(129), format!("[{}]", nested(129))] {
+        assert_eq!(error(&intake, body.as_bytes()).await, BodyError::TooDeep(128));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_zero_is_no_limit() {
+    let none = Options { max_body_bytes: 0, max_event_bytes: 0, max_inflight_bytes: 0, ..Options::default() };
+    let (intake, _log, _folder) = intake(none);
+    assert_eq!(intake.options().event_bytes_max(), BYTES_MOST);
+    let event = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5 << 20));
+    assert_eq!(codes(&intake, &event).await, ["accepted"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
     let (intake, _log, _folder) = intake(Options { max_inflight_bytes: 4096, ..Options::default() });
-    let event = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
-    assert_eq!(error(&intake, event.as_bytes()).await, BodyError::Overloaded);
+    let large = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
+    let another = intake.enter(1).expect("a place");
+    assert_eq!(error(&intake, large.as_bytes()).await, BodyError::Overloaded);
     assert_eq!(codes(&intake, r#"{"meta":{"stream":"test.event"}}"#).await, ["accepted"]);
+    drop(another);
+    assert_eq!(codes(&intake, &large).await, ["accepted"], "alone it gets in, although it is larger than the bound");
 }
 
 #[tokio::test(flavor = "multi_thread")]

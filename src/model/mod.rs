@@ -8,6 +8,7 @@
 //! - `stream` stream names and stream sets
 //! - `client` who is asking
 //! - `json` the members of a JSON object, byte for byte
+//! - `nearest` the names that somebody may have meant
 //! - `units` durations, sizes and lists as config writes them
 //!
 //! Knows no I/O, no async, no configuration.
@@ -16,6 +17,7 @@ mod bookmark;
 mod client;
 mod client_id;
 pub mod json;
+mod nearest;
 mod position;
 mod record;
 mod since;
@@ -25,6 +27,7 @@ pub mod units;
 pub use bookmark::{Bookmark, ID_BYTES_MAX, Place};
 pub use client::ClientKey;
 pub use client_id::{AskedPlace, ClientId, IdError, Mark};
+pub use nearest::nearest;
 pub use position::{Offset, Partition, Timestamp, Topic};
 pub use record::{NewRecord, Record};
 pub use since::{SinceError, parse_since};

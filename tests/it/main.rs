@@ -2,13 +2,26 @@
 //!
 //! - `server` a process that a test starts, stops, kills and starts again
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
-//! - the other modules are the facts
+//! - `engine` the same server on SQLite and on a real Kafka
+//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
+//!   `shapes` where a reader starts, `intake` what a producer is told, `process` start and stop, `recentchange` real
+//!   events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
+mod engine;
+mod handover;
+mod intake;
+mod process;
 mod raw;
+mod recentchange;
+mod refusals;
+mod resume;
 mod server;
+mod shapes;
+mod slow;
 mod wire;

@@ -225,6 +225,28 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The next event of which this holds. A live reader starts where the tail is, which may be a moment behind what has
+    /// been acknowledged.
+    pub async fn event_where(&mut self, holds: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let event = self.event().await;
+            if holds(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// The numbers of the next events, up to and with the one of which this holds.
+    pub async fn numbers_until(&mut self, last: impl Fn(&[i64]) -> bool) -> Vec<i64> {
+        let mut numbers = Vec::new();
+        while !last(&numbers) {
+            numbers.push(self.event().await.json()["number"].as_i64().expect("a number"));
+        }
+        numbers
+    }
+}
+
 impl Event {
     /// A whole block and nothing else, its lines in the order that is promised.
     pub fn parse(block: &str) -> Self {

@@ -1,6 +1,7 @@
 //! A server process of the test's own, on a folder and a port that it keeps over restarts.
 
 use std::fs::{self, File};
+use std::future::ready;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +20,8 @@ pub struct Options {
     streams: Option<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
+    listen: Option<String>,
+    default_admin: bool,
     unready: bool,
 }
 
@@ -44,6 +47,18 @@ impl Options {
     /// An environment variable, such as `SLUICE__HUB__RING_BYTES`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Instead of a port of the test's choice.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
+        self
+    }
+
+    /// The operators' listener is not named.
+    pub fn default_admin(mut self) -> Self {
+        self.default_admin = true;
         self
     }
 
@@ -73,7 +88,8 @@ impl Server {
             }
         }
         let address = free_address();
-        let process = spawn(&options, &folder, address);
+        let listen = options.listen.clone().unwrap_or_else(|| address.to_string());
+        let process = spawn(&options, &folder, &listen);
         let mut server = Self { options, folder, process, address, admin: address };
         server.until_it_serves().await;
         server
@@ -82,7 +98,7 @@ impl Server {
     /// On the same folder and the same port. What ran before must have been stopped or killed.
     pub async fn start_again(&mut self) {
         assert!(self.process.try_wait().expect("a child").is_some(), "the server still runs");
-        self.process = spawn(&self.options, &self.folder, self.address);
+        self.process = spawn(&self.options, &self.folder, &self.address.to_string());
         self.until_it_serves().await;
     }
 
@@ -106,9 +122,9 @@ impl Server {
     /// Waits until the process is gone.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
-        let gone = eventually(PATIENCE, async || {
+        let gone = eventually(PATIENCE, || {
             status = self.process.try_wait().expect("a child");
-            status.is_some()
+            ready(status.is_some())
         });
         assert!(gone.await, "the server does not end; its log:\n{}", self.stderr());
         status.expect("it is gone")
@@ -168,11 +184,11 @@ impl Server {
 
     async fn until_it_serves(&mut self) {
         let mut lines = None;
-        let spoke = eventually(PATIENCE, async || {
+        let spoke = eventually(PATIENCE, || {
             let stdout = self.stdout();
             let url = |start: &str| stdout.lines().find_map(|line| line.strip_prefix(start)?.parse().ok());
             lines = url("sluice admin on http://").zip(url("sluice listening on http://"));
-            lines.is_some() || self.process.try_wait().expect("a child").is_some()
+            ready(lines.is_some() || self.process.try_wait().expect("a child").is_some())
         });
         let spoke = spoke.await;
         let Some((admin, address)) = lines else {
@@ -197,10 +213,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(options: &Options, folder: &TempDir, address: SocketAddr) -> Child {
+fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
     let path = |name: &str| folder.path().join(name);
     let mut command = sluice();
-    command.args(["--listen", &address.to_string(), "--admin", "127.0.0.1:0", "--data"]).arg(path("data"));
+    command.args(["--listen", listen, "--data"]).arg(path("data"));
+    if !options.default_admin {
+        command.args(["--admin", "127.0.0.1:0"]);
+    }
     if let Some(bootstrap) = &options.kafka {
         command.args(["--kafka", bootstrap]);
     }

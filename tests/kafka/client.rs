@@ -9,10 +9,33 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sluice::log::Log;
 use sluice::log::kafka::{KafkaLog, OpenError, Options};
+use sluice::model::Topic;
 use tokio::runtime::Handle;
 
 use crate::support::{self, Broker, PATIENCE, eventually};
 use crate::{DEADLINE, EVENT_BYTES_MAX, Watched, append_one, new_topic, open, record};
+
+fn open_as(broker: &Broker, group: &str) -> KafkaLog {
+    let options = Options {
+        bootstrap_servers: vec![broker.bootstrap().to_owned()],
+        group_id: Some(group.to_owned()),
+        ..Options::default()
+    };
+    KafkaLog::open(options, "unused", EVENT_BYTES_MAX, DEADLINE, Handle::current()).expect("the log opens")
+}
+
+/// What a lag tool does.
+fn observer(broker: &Broker, group: &str) -> BaseConsumer {
+    broker.client().set("group.id", group).create().expect("a valid configuration")
+}
+
+/// The sum over the topic's partitions.
+fn committed(observer: &BaseConsumer, topic: &Topic, partitions: i32) -> i64 {
+    let mut asked = TopicPartitionList::new();
+    (0..partitions).for_each(|index| _ = asked.add_partition(topic.as_str(), index));
+    let found = tokio::task::block_in_place(|| observer.committed_offsets(asked, PATIENCE));
+    found.expect("the group is known").elements().iter().filter_map(|one| one.offset().to_raw()).sum()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
@@ -20,27 +43,16 @@ async fn the_group_shows_how_far_this_host_is() {
     let broker = support::kafka().await;
     let topic = new_topic(&broker, 2, &[]).await;
     let group = support::unique("group");
-    let options = Options {
-        bootstrap_servers: vec![broker.bootstrap().to_owned()],
-        group_id: Some(group.clone()),
-        ..Options::default()
-    };
-    let log = KafkaLog::open(options, "unused", EVENT_BYTES_MAX, DEADLINE, Handle::current()).expect("the log opens");
+    let log = open_as(&broker, &group);
     let mut tail = Watched::open(&log, &[&topic], 0).await;
     for number in 0..30 {
         append_one(&log, record(&topic, format!("{number}"))).await.expect("appended");
     }
     tail.until("all records", |seen| seen.values.len() == 30).await;
 
-    let mut config = broker.client();
-    let observer: BaseConsumer = config.set("group.id", &group).create().expect("a valid configuration");
-    let committed = || async {
-        let mut asked = TopicPartitionList::new();
-        (0..2).for_each(|index| _ = asked.add_partition(topic.as_str(), index));
-        let found = tokio::task::block_in_place(|| observer.committed_offsets(asked, PATIENCE));
-        found.expect("the group is known").elements().iter().filter_map(|one| one.offset().to_raw()).sum::<i64>() == 30
-    };
-    assert!(eventually(PATIENCE, committed).await, "the lag becomes zero, in every partition");
+    let observer = observer(&broker, &group);
+    let all = || async { committed(&observer, &topic, 2) == 30 };
+    assert!(eventually(PATIENCE, all).await, "the lag becomes zero, in every partition");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +64,7 @@ async fn a_producer_that_failed_for_good_is_made_anew() {
     let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
     cluster.request_errors(RDKafkaApiKey::InitProducerId, &denied);
     let log = open(&Broker::at(&cluster.bootstrap_servers()));
-    let topic = sluice::model::Topic::new("t");
+    let topic = Topic::new("t");
 
     let recovers = eventually(PATIENCE, || async { append_one(&log, record(&topic, "x")).await.is_ok() });
 
@@ -98,4 +110,25 @@ async fn closing_waits_for_what_was_handed_over() {
     log.close().await;
 
     assert!(appended.await.expect("the append ends").iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
+async fn closing_does_not_wait_for_a_tail_that_nobody_reads() {
+    let broker = support::kafka().await;
+    let topic = new_topic(&broker, 1, &[]).await;
+    let group = support::unique("group");
+    let log = open_as(&broker, &group);
+    for _ in 0..10 {
+        append_one(&log, record(&topic, vec![b'x'; 1 << 20])).await.expect("appended");
+    }
+    let unread = log.tail(vec![topic.clone()], 1_000).await;
+    // Four batches are read ahead, of one such record each or of the opening alone; then the thread waits.
+    let observer = observer(&broker, &group);
+    assert!(eventually(PATIENCE, || async { committed(&observer, &topic, 1) >= 4 }).await);
+
+    let closed = tokio::time::timeout(Duration::from_secs(4), log.close()).await;
+
+    assert!(closed.is_ok());
+    drop(unread);
 }

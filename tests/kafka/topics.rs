@@ -8,6 +8,11 @@ use sluice::model::{Offset, Partition, Topic};
 use crate::support::{self, PATIENCE, eventually};
 use crate::{DEADLINE, MARGIN, Watched, append_one, new_topic, open, open_with, record};
 
+/// Does not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
 async fn a_topic_with_a_small_limit_refuses_what_is_above_it_and_nothing_else() {
@@ -15,10 +20,10 @@ async fn a_topic_with_a_small_limit_refuses_what_is_above_it_and_nothing_else() 
     let topic = new_topic(&broker, 1, &[("max.message.bytes", "10000")]).await;
     let log = open(&broker);
 
-    let too_large = append_one(&log, record(&topic, vec![b'x'; 20_000])).await;
+    let too_large = append_one(&log, record(&topic, noise(20_000))).await;
     // Together far above the limit, each of them below it.
-    let together = log.append((0..100).map(|_| record(&topic, vec![b'x'; 5_000])).collect()).await;
-    let mixed = log.append(vec![record(&topic, "a"), record(&topic, vec![b'x'; 20_000]), record(&topic, "b")]).await;
+    let together = log.append((0..100).map(|_| record(&topic, noise(5_000))).collect()).await;
+    let mixed = log.append(vec![record(&topic, "a"), record(&topic, noise(20_000)), record(&topic, "b")]).await;
 
     assert!(matches!(too_large, Err(AppendError::TooLarge(_))), "{too_large:?}");
     assert!(together.iter().all(Result::is_ok), "{together:?}");
@@ -62,7 +67,7 @@ async fn a_tail_that_retention_has_passed_goes_on_with_the_oldest() {
     let mut tail = Watched::open(&log, &[&topic], 0).await;
     tail.until("opened", |seen| seen.caught_up).await;
     for _ in 0..20 {
-        append_one(&log, record(&topic, vec![b'x'; 1 << 20])).await.expect("appended");
+        append_one(&log, record(&topic, noise(1 << 20))).await.expect("appended");
     }
 
     broker.delete_records(topic.as_str(), 0, 19).await;

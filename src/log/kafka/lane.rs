@@ -28,14 +28,21 @@ const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LaneKind {
+    /// Sends what it gets as soon as it gets it.
+    AtOnce,
+    /// Collects for a moment.
     Together,
+    /// One record per request.
     Alone,
 }
 
 impl LaneKind {
+    pub(super) const ALL: [Self; 3] = [Self::AtOnce, Self::Together, Self::Alone];
+
     fn name(self) -> &'static str {
         match self {
-            Self::Together => "kafka-producer",
+            Self::AtOnce => "kafka-producer",
+            Self::Together => "kafka-batches",
             Self::Alone => "kafka-single",
         }
     }
@@ -173,7 +180,7 @@ fn run(owner: &Weak<Shared>, kind: LaneKind) {
                 owner.lane(kind).replace(&owner, &format!("{code}: {why}"));
                 replaced = Some(Instant::now());
             }
-        } else if kind == LaneKind::Together
+        } else if kind == LaneKind::AtOnce
             && owner.is_away()
             && client.client().fetch_metadata(Some(PROBE_TOPIC), PROBE_WITHIN).is_ok()
         {

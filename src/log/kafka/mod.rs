@@ -121,8 +121,8 @@ impl Log for KafkaLog {
     }
 
     async fn tail(&self, topics: Vec<Topic>, warm: u64) -> Box<dyn Tail> {
-        let clients = self.clients.clone();
-        let started = self.engine.spawn_blocking(move || KafkaTail::start(&clients, topics, warm)).await;
+        let (clients, engine) = (self.clients.clone(), self.engine.clone());
+        let started = self.engine.spawn_blocking(move || KafkaTail::start(&clients, topics, warm, engine)).await;
         // The configuration has made clients before: what is left is a machine that gives no more threads.
         let (tail, running) = started.expect("a tail starts").expect("a tail's clients can be made");
         self.keep(running);

@@ -1,19 +1,22 @@
-//! Which batches go to Kafka when: at once if nothing is under way, else together.
+//! Which way a batch goes to Kafka, and how much may be under way.
 //!
-//! Nagle's rule. A lone appender finds nothing in flight and never waits; under load what comes while a request is under
-//! way collects and goes as one when that returns, so that a request's cost is shared. The wait for it is bounded by
-//! [`limits::HOLD`]: one partition that does not answer must not hold up the others.
+//! Alone, a record is sent at once; in company, librdkafka collects for a moment, per partition, so that a request's cost is
+//! shared. Neither is right for both: sending at once costs three times the CPU per record under load, collecting costs a lone
+//! client most of its latency. So there are two producers, and what is in flight chooses: nothing, then at once; else in
+//! company. (Rejected: one producer that sends at once, and collecting here. librdkafka starts to send on the first record of
+//! a batch that is handed to it, so the batch leaves in pieces.)
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::{Batch, Load};
+use super::lane::LaneKind;
 use super::producer::limits;
 
 #[derive(Default)]
 pub(super) struct Outbox {
+    /// Only while no broker answers.
     waiting: VecDeque<Arc<Batch>>,
-    waiting_load: Load,
     /// Waiting and in flight.
     held: Load,
     in_flight: usize,
@@ -30,12 +33,10 @@ pub(super) enum State {
 }
 
 /// What to do with a batch that was let in.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Hand these over now.
-    HandOver(Vec<Arc<Batch>>),
-    /// It waits, as the first: come back with [`Outbox::hold_over`] after the hold.
-    ComeBack,
-    /// It waits with others.
+    HandOver(LaneKind),
+    /// It waits for a broker.
     Wait,
 }
 
@@ -62,32 +63,22 @@ impl Outbox {
             return Err(Refusal::Bytes(self.held.bytes));
         }
         self.held += batch.load;
-        self.waiting_load += batch.load;
-        self.waiting.push_back(batch.clone());
-        Ok(self.next())
-    }
-
-    fn next(&mut self) -> Next {
-        let full = self.waiting_load.bytes >= limits::TOGETHER_BYTES_MAX;
-        match self.state {
-            State::Open if self.in_flight == 0 || full => Next::HandOver(self.take_waiting()),
-            State::Open if self.waiting.len() == 1 => Next::ComeBack,
-            _ => Next::Wait,
+        if self.state == State::Away {
+            self.waiting.push_back(batch.clone());
+            return Ok(Next::Wait);
         }
+        let lane = if self.in_flight == 0 { LaneKind::AtOnce } else { LaneKind::Together };
+        self.in_flight += batch.load.records;
+        Ok(Next::HandOver(lane))
     }
 
-    /// The hold is over: what waits goes, whatever is still in flight.
-    pub(super) fn hold_over(&mut self) -> Vec<Arc<Batch>> {
-        if self.state == State::Away { Vec::new() } else { self.take_waiting() }
-    }
-
-    /// One record in flight has its fate. [`Outbox::idle`] says what may go now.
+    /// One record in flight has its fate.
     pub(super) fn settle(&mut self, bytes: usize) {
         self.in_flight -= 1;
         self.held -= Load { records: 1, bytes };
     }
 
-    /// This batch was taken, but its deadline came before it was handed over.
+    /// This batch's deadline came before it was handed over. Its load is given back by [`Outbox::withdraw`].
     pub(super) fn not_handed_over(&mut self, load: Load) {
         self.in_flight -= load.records;
     }
@@ -98,13 +89,7 @@ impl Outbox {
         // Deadlines end in the order of their beginnings, so it stands near the front.
         if let Some(at) = self.waiting.iter().position(|one| Arc::ptr_eq(one, batch)) {
             self.waiting.remove(at);
-            self.waiting_load -= batch.load;
         }
-    }
-
-    /// What waits, if nothing is in flight.
-    pub(super) fn idle(&mut self) -> Vec<Arc<Batch>> {
-        if self.in_flight == 0 && self.state == State::Open { self.take_waiting() } else { Vec::new() }
     }
 
     pub(super) fn state(&self) -> State {
@@ -116,12 +101,10 @@ impl Outbox {
         if self.state != State::Closed {
             self.state = state;
         }
-        if self.state == State::Open { self.take_waiting() } else { Vec::new() }
-    }
-
-    fn take_waiting(&mut self) -> Vec<Arc<Batch>> {
-        self.in_flight += self.waiting_load.records;
-        self.waiting_load = Load::default();
+        if self.state != State::Open {
+            return Vec::new();
+        }
+        self.in_flight += self.waiting.iter().map(|batch| batch.load.records).sum::<usize>();
         self.waiting.drain(..).collect()
     }
 }
@@ -133,60 +116,37 @@ mod tests {
     use super::*;
     use crate::model::{NewRecord, Timestamp, Topic};
 
+    const AT_ONCE: Result<Next, Refusal> = Ok(Next::HandOver(LaneKind::AtOnce));
+    const TOGETHER: Result<Next, Refusal> = Ok(Next::HandOver(LaneKind::Together));
+
     fn batch(records: usize, bytes_each: usize) -> Arc<Batch> {
         let value = Some(Bytes::from(vec![0; bytes_each]));
         let record = NewRecord { topic: Topic::new("t"), time: Timestamp(1), key: None, value };
         Batch::new(vec![record; records]).0
     }
 
-    fn settled(outbox: &mut Outbox, bytes: usize) -> usize {
-        outbox.settle(bytes);
-        outbox.idle().len()
-    }
-
-    fn goes(next: Result<Next, Refusal>) -> usize {
-        match next {
-            Ok(Next::HandOver(batches)) => batches.len(),
-            _ => 0,
-        }
-    }
-
     #[test]
-    fn alone_goes_at_once_and_company_collects_until_the_first_returns() {
+    fn alone_goes_at_once_and_company_goes_together() {
         let mut outbox = Outbox::default();
-        assert_eq!(goes(outbox.admit(&batch(1, 10))), 1);
-        assert!(matches!(outbox.admit(&batch(1, 10)), Ok(Next::ComeBack)));
-        assert!(matches!(outbox.admit(&batch(1, 10)), Ok(Next::Wait)));
-        assert_eq!(settled(&mut outbox, 10), 2);
-        assert_eq!(settled(&mut outbox, 10), 0);
-    }
-
-    #[test]
-    fn a_partition_that_does_not_answer_holds_up_the_others_only_for_the_hold() {
-        let mut outbox = Outbox::default();
-        assert_eq!(goes(outbox.admit(&batch(1, 10))), 1);
-        assert!(matches!(outbox.admit(&batch(1, 10)), Ok(Next::ComeBack)));
-        assert_eq!(outbox.hold_over().len(), 1);
-        assert!(matches!(outbox.admit(&batch(1, 10)), Ok(Next::ComeBack)), "the next one is held anew");
-    }
-
-    #[test]
-    fn a_full_request_does_not_wait() {
-        let mut outbox = Outbox::default();
-        assert_eq!(goes(outbox.admit(&batch(1, 10))), 1);
-        assert_eq!(goes(outbox.admit(&batch(1, limits::TOGETHER_BYTES_MAX))), 1);
+        assert_eq!(outbox.admit(&batch(1, 10)), AT_ONCE);
+        assert_eq!(outbox.admit(&batch(1, 10)), TOGETHER);
+        outbox.settle(10);
+        assert_eq!(outbox.admit(&batch(1, 10)), TOGETHER);
+        outbox.settle(10);
+        outbox.settle(10);
+        assert_eq!(outbox.admit(&batch(1, 10)), AT_ONCE);
     }
 
     #[test]
     fn what_is_held_is_bounded_and_a_place_is_given_back() {
         let mut outbox = Outbox::default();
-        let (half, other) = (batch(1, limits::BYTES_HELD_MAX / 2), batch(1, limits::BYTES_HELD_MAX / 2));
-        assert_eq!(goes(outbox.admit(&half)), 1);
-        assert_eq!(goes(outbox.admit(&other)), 1);
-        assert_eq!(outbox.admit(&batch(1, 1)).err(), Some(Refusal::Bytes(limits::BYTES_HELD_MAX)));
-        outbox.settle(half.load.bytes);
-        assert!(outbox.admit(&batch(1, 1)).is_ok());
-        assert!(matches!(outbox.admit(&batch(limits::RECORDS_HELD_MAX, 0)), Err(Refusal::Records(_))));
+        let half = limits::BYTES_HELD_MAX / 2;
+        assert_eq!(outbox.admit(&batch(1, half)), AT_ONCE);
+        assert_eq!(outbox.admit(&batch(1, half)), TOGETHER);
+        assert_eq!(outbox.admit(&batch(1, 1)), Err(Refusal::Bytes(limits::BYTES_HELD_MAX)));
+        outbox.settle(half);
+        assert_eq!(outbox.admit(&batch(1, 1)), TOGETHER);
+        assert_eq!(outbox.admit(&batch(limits::RECORDS_HELD_MAX, 0)), Err(Refusal::Records(2)));
     }
 
     #[test]
@@ -194,13 +154,20 @@ mod tests {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.set_state(State::Away).len(), 0);
         let (one, two) = (batch(2, 10), batch(1, 10));
-        assert!(matches!(outbox.admit(&one), Ok(Next::Wait)));
-        assert!(matches!(outbox.admit(&two), Ok(Next::Wait)));
-        assert_eq!(outbox.hold_over().len(), 0);
+        assert_eq!(outbox.admit(&one), Ok(Next::Wait));
+        assert_eq!(outbox.admit(&two), Ok(Next::Wait));
         outbox.withdraw(&one);
         let back = outbox.set_state(State::Open);
         assert!(back.len() == 1 && Arc::ptr_eq(&back[0], &two));
         outbox.settle(10);
         assert_eq!((outbox.held, outbox.in_flight), (Load::default(), 0));
+    }
+
+    #[test]
+    fn closed_is_for_good() {
+        let mut outbox = Outbox::default();
+        outbox.set_state(State::Closed);
+        outbox.set_state(State::Open);
+        assert_eq!(outbox.admit(&batch(1, 1)), Err(Refusal::Closed));
     }
 }

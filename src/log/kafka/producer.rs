@@ -1,8 +1,7 @@
 //! Appends: batches through the outbox into librdkafka, and their fates back to who waits.
 //!
-//! Two lanes. All records go together; one that comes back as too large may only have been in too large company (a topic's
-//! limit is for what is sent at once), so it is sent again alone, and only what fails alone is too large. Its topic keeps
-//! to that lane for a while.
+//! A record that comes back as too large may only have been in too large company (a topic's limit is for what is sent in one
+//! piece), so it is sent again alone, and only what fails alone is too large. Its topic keeps to that lane for a while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,20 +16,18 @@ use super::batch::{Answer, Batch, Ticket, fate, is_too_large, refused, weight};
 use super::clients::Clients;
 use super::context::Trouble;
 use super::lane::{Lane, LaneKind, Outgoing};
-use super::outbox::{Next, Outbox, State};
+use super::outbox::{Next, Outbox, Refusal, State};
 use crate::log::{AppendError, Appended};
 use crate::model::{NewRecord, Offset, Partition, Topic};
 
 pub(super) mod limits {
     use std::time::Duration;
 
+    /// How long records wait for company when there is any: bounds what a lone client loses beside a busy one.
+    pub(in crate::log::kafka) const HOLD: Duration = Duration::from_millis(1);
     /// Records and bytes that wait for Kafka, in whatever place. Beyond them appends are refused.
     pub(in crate::log::kafka) const RECORDS_HELD_MAX: usize = 200_000;
     pub(in crate::log::kafka) const BYTES_HELD_MAX: usize = 256 << 20;
-    /// Longest that a record waits for company.
-    pub(in crate::log::kafka) const HOLD: Duration = Duration::from_millis(1);
-    /// What has collected to this size fills a request and waits no longer.
-    pub(in crate::log::kafka) const TOGETHER_BYTES_MAX: usize = 1_000_000;
 }
 
 /// How long a topic that takes less than a batch gets its records one by one before batches are tried again.
@@ -43,6 +40,7 @@ pub(super) struct Producer {
 
 pub(super) struct Shared {
     outbox: Mutex<Outbox>,
+    at_once: Lane,
     together: Lane,
     alone: Lane,
     alone_until: Mutex<HashMap<Topic, Instant>>,
@@ -54,14 +52,15 @@ impl Producer {
     pub(super) fn start(clients: &Clients, engine: Handle) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             outbox: Mutex::default(),
-            together: Lane::new(LaneKind::Together, clients.producer()),
+            at_once: Lane::new(LaneKind::AtOnce, clients.producer_at_once()),
+            together: Lane::new(LaneKind::Together, clients.producer_together()),
             alone: Lane::new(LaneKind::Alone, clients.producer_of_single_records()),
             alone_until: Mutex::default(),
             deadline: clients.deadline(),
             engine,
         });
-        // The other lane starts when it is needed: most clusters never do.
-        shared.together.start(&shared)?;
+        // The others start when they are needed.
+        shared.at_once.start(&shared)?;
         Ok(Self { shared })
     }
 
@@ -80,37 +79,21 @@ impl Producer {
     /// Waits for what was handed over; what was not is refused.
     pub(super) async fn close(&self) {
         self.shared.outbox.lock().set_state(State::Closed);
-        let remaining = self.shared.outbox.lock().hold_over();
         let shared = self.shared.clone();
         let flushed = self.shared.engine.spawn_blocking(move || {
-            shared.pump(remaining);
-            shared.together.finish(shared.deadline);
-            shared.alone.finish(shared.deadline);
+            LaneKind::ALL.iter().for_each(|kind| shared.lane(*kind).finish(shared.deadline));
         });
         let _ = flushed.await;
     }
 }
 
 impl Shared {
-    fn submit(self: &Arc<Self>, batch: &Arc<Batch>) -> Result<(), super::outbox::Refusal> {
+    fn submit(self: &Arc<Self>, batch: &Arc<Batch>) -> Result<(), Refusal> {
         let next = self.outbox.lock().admit(batch)?;
-        match next {
-            Next::HandOver(batches) => self.pump(batches),
-            Next::ComeBack => self.come_back_after_the_hold(),
-            Next::Wait => {}
+        if let Next::HandOver(lane) = next {
+            self.hand_over(batch, lane);
         }
         Ok(())
-    }
-
-    fn come_back_after_the_hold(self: &Arc<Self>) {
-        let this = Arc::downgrade(self);
-        self.engine.spawn(async move {
-            tokio::time::sleep(limits::HOLD).await;
-            if let Some(this) = this.upgrade() {
-                let batches = this.outbox.lock().hold_over();
-                this.pump(batches);
-            }
-        });
     }
 
     /// All answers are there, or the deadline has come.
@@ -122,43 +105,32 @@ impl Shared {
         }
         let mut outbox = self.outbox.lock();
         outbox.withdraw(batch);
-        let why = if outbox.state() == State::Away { "no broker answers" } else { "overloaded" };
+        let why = if outbox.state() == State::Closed { "the log is closed" } else { "no broker answers" };
         drop(outbox);
         batch.take_answers(&AppendError::NotWritten(why.to_owned()))
     }
 
-    /// Hands batches over until none is due: what is refused at once may make way for the next.
-    fn pump(self: &Arc<Self>, mut due: Vec<Arc<Batch>>) {
-        while !due.is_empty() {
-            for batch in due {
-                self.hand_over(&batch);
-            }
-            due = self.outbox.lock().idle();
-        }
-    }
-
-    fn hand_over(self: &Arc<Self>, batch: &Arc<Batch>) {
+    fn hand_over(self: &Arc<Self>, batch: &Arc<Batch>, lane: LaneKind) {
         let Some(records) = batch.take_records() else {
             return self.outbox.lock().not_handed_over(batch.load);
         };
         for (index, record) in records.into_iter().enumerate() {
             let bytes = weight(&record);
             let ticket = Ticket { batch: batch.clone(), index, topic: record.topic.clone(), bytes };
-            let lane = if self.goes_alone(&ticket.topic) { &self.alone } else { &self.together };
+            let lane = if self.goes_alone(&ticket.topic) { LaneKind::Alone } else { lane };
             let outgoing = Outgoing {
                 key: record.key.as_deref(),
                 value: record.value.as_deref(),
                 time: record.time,
                 partition: None,
             };
-            self.send(lane, ticket, &outgoing);
+            self.send(self.lane(lane), ticket, &outgoing);
         }
     }
 
     fn send(self: &Arc<Self>, lane: &Lane, ticket: Ticket, outgoing: &Outgoing<'_>) {
         if let Err((error, ticket)) = lane.send(self, ticket, outgoing) {
             ticket.answer(Err(refused(&error, ticket.bytes)));
-            // Not pumped from here: whoever hands over looks again when it is through.
             self.outbox.lock().settle(ticket.bytes);
         }
     }
@@ -181,17 +153,13 @@ impl Shared {
                 }
                 Ok(appended(&ticket, message))
             }
-            Err((error, message)) if lane == LaneKind::Together && is_too_large(error) => {
+            Err((error, message)) if lane != LaneKind::Alone && is_too_large(error) => {
                 return self.send_alone(ticket, message);
             }
             Err((error, message)) => Err(fate(error, message.partition() >= 0, ticket.bytes)),
         };
         ticket.answer(answer);
-        let mut outbox = self.outbox.lock();
-        outbox.settle(ticket.bytes);
-        let due = outbox.idle();
-        drop(outbox);
-        self.pump(due);
+        self.outbox.lock().settle(ticket.bytes);
     }
 
     /// In the partition that was chosen: the order within it is kept among those that come back together.
@@ -203,8 +171,6 @@ impl Shared {
             partition: Some(message.partition()),
         };
         self.send(&self.alone, ticket, &outgoing);
-        let due = self.outbox.lock().idle();
-        self.pump(due);
     }
 
     /// Only a record that failed in company and was taken alone proves that the topic is like that.
@@ -217,7 +183,8 @@ impl Shared {
     }
 
     pub(super) fn on_trouble(&self, lane: LaneKind, trouble: Trouble) {
-        if lane == LaneKind::Together && trouble == Trouble::Away {
+        // The lane that is always there speaks for all.
+        if lane == LaneKind::AtOnce && trouble == Trouble::Away {
             self.outbox.lock().set_state(State::Away);
         }
     }
@@ -228,11 +195,12 @@ impl Shared {
 
     pub(super) fn is_back(self: &Arc<Self>) {
         let due = self.outbox.lock().set_state(State::Open);
-        self.pump(due);
+        due.iter().for_each(|batch| self.hand_over(batch, LaneKind::Together));
     }
 
     pub(super) fn lane(&self, kind: LaneKind) -> &Lane {
         match kind {
+            LaneKind::AtOnce => &self.at_once,
             LaneKind::Together => &self.together,
             LaneKind::Alone => &self.alone,
         }

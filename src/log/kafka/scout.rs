@@ -3,7 +3,7 @@
 //! Finds partitions and opens their places, looks back over gaps, moves places that retention or a new topic of the same
 //! name has passed, commits where the tail stands, and notices that the log is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ impl Scout {
             return self.state.places.lock().set_away(true);
         };
         let was_away = self.state.places.lock().is_away();
-        let looked = self.note_first_look(&led);
+        self.note_look(&led);
         let new: Vec<Led> = {
             let places = self.state.places.lock();
             led.into_iter().filter(|one| !places.has(&one.partition)).collect()
@@ -93,17 +93,19 @@ impl Scout {
         if was_away {
             self.come_back();
         }
-        debug_assert!(looked);
     }
 
     /// What exists at the first look was there before the tail: it starts near its end. What comes later is new.
-    fn note_first_look(&self, led: &[Led]) -> bool {
+    fn note_look(&self, led: &[Led]) {
+        let there: HashSet<Partition> = led.iter().map(|one| one.partition.clone()).collect();
         let mut places = self.state.places.lock();
         if !places.looked {
-            places.unasked = led.iter().map(|one| one.partition.clone()).collect();
             places.looked = true;
+            places.unasked = there;
+        } else {
+            // Nobody waits for the ends of what was deleted.
+            places.unasked.retain(|partition| there.contains(partition));
         }
-        places.looked
     }
 
     fn open(&self, ends: &[PartitionEnds]) {

@@ -1,7 +1,6 @@
 //! The tail: one consumer of all topics, polled by a thread of its own; a second thread, the scout, asks questions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 
 use super::OpenError;
 use super::clients::{Clients, make};
@@ -39,7 +39,7 @@ pub(super) struct TailState {
     /// Partitions that are followed no longer, until the scout has told the consumer.
     pub(super) left: Mutex<Vec<Partition>>,
     pub(super) calls: Calls,
-    stop: AtomicBool,
+    stop: watch::Sender<bool>,
 }
 
 /// What the scout is called for.
@@ -80,11 +80,11 @@ impl Calls {
 
 impl TailState {
     pub(super) fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        *self.stop.borrow()
     }
 
     pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.send_replace(true);
         self.calls.call(|_| ());
     }
 
@@ -105,14 +105,19 @@ pub(super) struct Running {
 impl KafkaTail {
     /// Blocks for the first look at the log, so that what is appended from now on is followed; a log that does not answer
     /// is looked at again later.
-    pub(super) fn start(clients: &Clients, topics: Vec<Topic>, warm: u64) -> Result<(Self, Running), OpenError> {
+    pub(super) fn start(
+        clients: &Clients,
+        topics: Vec<Topic>,
+        warm: u64,
+        engine: Handle,
+    ) -> Result<(Self, Running), OpenError> {
         let mut places = Places::default();
         places.follow(topics);
         let state = Arc::new(TailState {
             places: Mutex::new(places),
             left: Mutex::default(),
             calls: Calls::default(),
-            stop: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
         });
         let troubled = state.clone();
         let context = Context::new("kafka-tail", move |trouble| troubled.on_trouble(trouble));
@@ -121,7 +126,8 @@ impl KafkaTail {
         scout.look();
 
         let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
-        let poll = Poll { state: state.clone(), consumer, batches: sender, records: Vec::new(), bytes: 0, told: false };
+        let (state_of_poll, records) = (state.clone(), Vec::new());
+        let poll = Poll { state: state_of_poll, consumer, batches: sender, engine, records, bytes: 0, told: false };
         let threads = vec![spawn("kafka-scout", move || scout.run())?, spawn("kafka-tail", move || poll.run())?];
         Ok((Self { state: state.clone(), batches }, Running { state, threads }))
     }
@@ -160,6 +166,7 @@ struct Poll {
     state: Arc<TailState>,
     consumer: Arc<BaseConsumer<Context>>,
     batches: mpsc::Sender<TailBatch>,
+    engine: Handle,
     records: Vec<Record>,
     bytes: usize,
     /// The last `caught_up` that was told.
@@ -216,6 +223,12 @@ impl Poll {
         self.told = caught_up;
         self.bytes = 0;
         let records = std::mem::take(&mut self.records);
-        self.batches.blocking_send(TailBatch { opened, records, caught_up }).is_ok()
+        let mut stop = self.state.stop.subscribe();
+        self.engine.block_on(async {
+            tokio::select! {
+                sent = self.batches.send(TailBatch { opened, records, caught_up }) => sent.is_ok(),
+                _ = stop.wait_for(|stop| *stop) => false,
+            }
+        })
     }
 }

@@ -1,26 +1,19 @@
 //! The names that somebody may have meant.
 
-use crate::model::StreamName;
-
 /// Longest name that is compared: the work grows with the square.
 const COMPARED_BYTES_MAX: usize = 128;
 
-/// The names nearest to this one, the nearest first; none that is further away than half of its length.
-pub(super) fn nearest<'a>(
-    name: &StreamName,
-    known: impl Iterator<Item = &'a StreamName>,
-    most: usize,
-) -> Vec<StreamName> {
-    let name = name.as_str();
+/// The known names nearest to this one, the nearest first; none that is further away than half of its length.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
     if name.len() > COMPARED_BYTES_MAX {
         return Vec::new();
     }
-    let mut near: Vec<(usize, &StreamName)> = known
-        .map(|known| (distance(name.as_bytes(), known.as_str().as_bytes()), known))
-        .filter(|(distance, known)| *distance <= name.len() / 2 || known.as_str().contains(name))
+    let mut near: Vec<(usize, &str)> = known
+        .map(|known| (distance(name.as_bytes(), known.as_bytes()), known))
+        .filter(|(distance, known)| *distance <= name.len() / 2 || known.contains(name))
         .collect();
-    near.sort();
-    near.into_iter().take(most).map(|(_, known)| known.clone()).collect()
+    near.sort_unstable();
+    near.into_iter().take(most).map(|(_, known)| known).collect()
 }
 
 /// Levenshtein's, over bytes.

@@ -1,0 +1,100 @@
+//! Gathers the sections that the modules declare: defaults < file < environment < flags.
+//!
+//! - this page: [`Config`], the whole of it
+//! - `loader` collects settings and reads them: all that is wrong is reported at once, and nothing is ever half applied
+//! - `setting` one key with a value from somewhere, not yet believed
+//! - `rules` what a value may be, beyond its type
+//! - `show` what holds, and where it comes from
+
+mod loader;
+mod rules;
+mod setting;
+mod show;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::log::{kafka, sqlite};
+use crate::model::units;
+use crate::{http, hub, intake};
+
+pub use self::loader::{ConfigError, Loader};
+
+/// The whole configuration. Every key is optional.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the SQLite log and other state live.
+    pub data_dir: PathBuf,
+    pub http: http::Options,
+    pub admin: Admin,
+    pub catalog: CatalogSource,
+    pub log: LogOptions,
+    pub hub: hub::Options,
+    pub intake: intake::Options,
+    pub limits: http::ClientPrefixes,
+    pub stop: Stop,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "./data".into(),
+            http: http::Options::default(),
+            admin: Admin::default(),
+            catalog: CatalogSource::default(),
+            log: LogOptions::default(),
+            hub: hub::Options::default(),
+            intake: intake::Options::default(),
+            limits: http::ClientPrefixes::default(),
+            stop: Stop::default(),
+        }
+    }
+}
+
+/// The section `admin`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port of the operators' listener, or `off`. Not given: the default port, or a free one if it is taken.
+    pub listen: Option<String>,
+}
+
+/// The section `catalog`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogSource {
+    /// A file of streams in the EventStreamConfig shape, YAML or JSON. Not given: the built-in one.
+    pub source: Option<PathBuf>,
+}
+
+/// The section `log`: Kafka where it has bootstrap servers, else SQLite.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogOptions {
+    pub kafka: kafka::Options,
+    pub sqlite: sqlite::Options,
+}
+
+/// The section `stop`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stop {
+    /// Time over which open streams end, so that their readers do not all come back at once; never past the deadline.
+    #[serde(deserialize_with = "units::duration")]
+    pub drain_spread: Duration,
+    /// Time after which whatever is left is cut.
+    #[serde(deserialize_with = "units::duration")]
+    pub deadline: Duration,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { drain_spread: Duration::from_secs(10), deadline: Duration::from_secs(30) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

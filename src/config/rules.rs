@@ -1,0 +1,53 @@
+//! What a value may be, beyond its type.
+
+use std::time::Duration;
+
+use super::Config;
+use crate::intake;
+
+/// Worker threads that anybody could mean.
+const WORKERS_MOST: usize = 1024;
+/// A reader whose place is settled late may not be told of it for longer than this.
+const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
+/// Deepest nesting that every JSON parser on the way can follow.
+const DEPTH_MOST: usize = 128;
+
+/// A key, and what is wrong with it.
+type Fault = (String, String);
+
+/// Every rule that is broken.
+pub(super) fn broken(config: &Config) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut check = |key: &str, holds: bool, fault: &str| {
+        if !holds {
+            faults.push((key.to_owned(), fault.to_owned()));
+        }
+    };
+    let Config { http, admin, catalog, hub, intake, limits, .. } = config;
+    check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
+    check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
+    let admin_is_right = admin.listen.as_deref().is_none_or(|listen| listen == "off" || is_address(listen));
+    check("admin.listen", admin_is_right, "not ADDRESS:PORT, such as 127.0.0.1:9102, and not \"off\"");
+    let source = catalog.source.as_ref().map(|path| path.to_string_lossy());
+    check(
+        "catalog.source",
+        source.is_none_or(|source| !source.contains("://")),
+        "a catalogue is read from a file, not yet from an address: save it (curl -o streams.json …) and name the file",
+    );
+    check("hub.heartbeat", hub.heartbeat >= HEARTBEAT_LEAST, "less than 1s");
+    check("hub.ring_bytes", hub.ring_bytes != Some(0), "0: readers could not be served from memory at all");
+    let most = intake::BYTES_MOST;
+    check("intake.max_body_bytes", intake.max_body_bytes <= most, "more than 512MiB, the most there is (0 means that)");
+    check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
+    check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
+    check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
+    check("limits.ipv4_prefix", limits.ipv4_prefix <= 32, "more than 32 bits");
+    check("limits.ipv6_prefix", limits.ipv6_prefix <= 128, "more than 128 bits");
+    let of_kafka = config.log.kafka.faults(config.intake.deadline).into_iter();
+    faults.extend(of_kafka.map(|fault| (format!("log.kafka.properties.{}", fault.key), fault.why)));
+    faults
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}

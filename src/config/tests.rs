@@ -1,0 +1,170 @@
+//! What becomes of settings.
+
+use std::path::Path;
+
+use super::setting::Setting;
+use super::*;
+
+fn loader(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &[&str], &str)]) -> Loader {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sluice.toml");
+    std::fs::write(&path, file).expect("a file");
+    let mut loader = Loader::default();
+    loader.file(&path);
+    loader.environment(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    for (name, key, value) in flags {
+        loader.flag(name, key, Some((*value).to_owned()));
+    }
+    loader
+}
+
+fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    loader(file, environment, &[]).finish()
+}
+
+fn faults(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(file, environment).expect_err("faults").0
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let file = "data_dir = 'file'\n[http]\nlisten = 'file:1'\nworkers = 3\n[intake]\nmax_body_bytes = '5MiB'";
+    let environment = [("SLUICE__HTTP__LISTEN", "env:2"), ("SLUICE__DATA_DIR", "env"), ("PATH", "x")];
+    let loader = loader(file, &environment, &[("--data", &["data_dir"], "flag")]);
+    let config = loader.finish().expect("a config");
+    assert_eq!(config.data_dir, PathBuf::from("flag"));
+    assert_eq!(config.http.listen, "env:2");
+    assert_eq!((config.http.workers, config.intake.max_body_bytes), (3, 5 << 20));
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_origin() {
+    let file = "nope = 1\n[http]\nlisten = 5\nworkerz = 2\n[hub]\nheartbeat = 'soon'\n[intake]\nmax_depth = 900\n\
+                [log.kafka.properties]\nacks = 1";
+    let environment = [
+        ("SLUICE__HTTP__WORKERS", "many"),
+        ("SLUICE__LOG__SQLITE__RETENTION_AGE", "-1d"),
+        ("SLUICE__ADMIN__LISTEN", "here"),
+    ];
+    let faults = faults(file, &environment);
+    for (from, what) in [
+        ("sluice.toml", "nope"),
+        ("sluice.toml", "http.listen"),
+        ("sluice.toml", "did you mean 'workers'?"),
+        ("sluice.toml", "hub.heartbeat"),
+        ("sluice.toml", "intake.max_depth: not between"),
+        ("sluice.toml", "log.kafka.properties.acks"),
+        ("environment variable SLUICE__HTTP__WORKERS", "http.workers"),
+        ("environment variable SLUICE__LOG__SQLITE__RETENTION_AGE", "'-1d' is not a duration"),
+        ("environment variable SLUICE__ADMIN__LISTEN", "admin.listen: not ADDRESS:PORT"),
+    ] {
+        assert!(faults.iter().any(|fault| fault.contains(from) && fault.contains(what)), "{what}: {faults:#?}");
+    }
+    assert_eq!(faults.len(), 9, "{faults:#?}");
+}
+
+#[test]
+fn a_value_out_of_range_is_blamed_on_the_setting_that_holds() {
+    let faults = faults("[limits]\nipv4_prefix = 99", &[("SLUICE__LIMITS__IPV4_PREFIX", "33")]);
+    assert_eq!(faults, ["environment variable SLUICE__LIMITS__IPV4_PREFIX: limits.ipv4_prefix: more than 32 bits"]);
+}
+
+#[test]
+fn environment_values_are_what_their_key_needs() {
+    let environment = [
+        ("SLUICE__HTTP__WORKERS", "4"),
+        ("SLUICE__INTAKE__TOPIC_PREFIX", "123"),
+        ("SLUICE__LOG__KAFKA__BOOTSTRAP_SERVERS", "a:1, b:2"),
+        ("SLUICE__LOG__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
+        ("SLUICE__LOG__KAFKA__PROPERTIES__SASL__USERNAME", "me"),
+        ("SLUICE__CATALOG__SOURCE", ""),
+    ];
+    let config = load("", &environment).expect("a config");
+    assert_eq!(config.http.workers, 4);
+    assert_eq!(config.intake.topic_prefix.as_deref(), Some("123"));
+    assert_eq!(config.log.kafka.bootstrap_servers, ["a:1", "b:2"]);
+    assert_eq!(config.log.kafka.properties["security.protocol"], "ssl");
+    assert_eq!(config.log.kafka.properties["sasl.username"], "me");
+    assert_eq!(config.catalog.source, None, "empty means not set");
+}
+
+#[test]
+fn a_broken_file_is_one_clear_fault_that_quotes_nothing() {
+    let faults = faults("data_dir = 'x'\n[log.kafka.properties]\n\"sasl.password\" = \"hush", &[]);
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].contains("line 3 is not TOML"), "{faults:?}");
+    assert!(!faults[0].contains("hush"), "{faults:?}");
+    let mut loader = Loader::default();
+    loader.file(Path::new("/nonexistent/sluice.toml"));
+    assert!(loader.finish().expect_err("a fault").to_string().contains("cannot be read"));
+}
+
+#[test]
+fn an_address_is_no_catalogue_yet() {
+    let faults = faults("[catalog]\nsource = 'https://example.org/streams'", &[]);
+    assert!(faults[0].contains("save it"), "{faults:?}");
+}
+
+#[test]
+fn what_holds_is_shown_with_its_origin_and_without_secrets() {
+    let file = "[http]\nworkers = 3\n[log.kafka.properties]\n\"sasl.password\" = \"hush\"";
+    let environment = [("SLUICE__LOG__KAFKA__PROPERTIES__SASL_USERNAME", "me")];
+    let page = loader(file, &environment, &[("--data", &["data_dir"], "/srv")]).show().expect("a page");
+    for line in [
+        "data_dir = \"/srv\"  # flag --data\n",
+        "http.listen = \"127.0.0.1:8888\"  # default\n",
+        "# catalog.source is not set\n",
+        "log.kafka.properties.\"sasl.username\" = \"me\"  # environment variable SLUICE__LOG__KAFKA__PROPERTIES__SASL_USERNAME\n",
+        "log.kafka.properties.\"sasl.password\" = \"(redacted)\"",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    assert!(
+        page.lines().any(|line| line.starts_with("http.workers = 3  # ") && line.ends_with("sluice.toml")),
+        "{page}"
+    );
+    assert!(!page.contains("hush"), "{page}");
+}
+
+/// Every key of the sections, as the complaint about an unknown one names them.
+fn keys_of_the_code() -> Vec<String> {
+    const SECTIONS: [&str; 11] =
+        ["http", "admin", "catalog", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
+    let mut keys = Vec::new();
+    for section in SECTIONS {
+        let faults = faults(&format!("{}~~~~~~~~ = 1", header(section)).replace('~', "_"), &[]);
+        let (_, known) = faults[0].split_once("the keys are ").unwrap_or_else(|| panic!("{faults:?}"));
+        keys.extend(known.split(", ").map(|key| format!("{section}.{key}").trim_start_matches('.').to_owned()));
+    }
+    keys.retain(|key| !SECTIONS.contains(&key.as_str()));
+    keys.sort();
+    keys
+}
+
+fn header(section: &str) -> String {
+    if section.is_empty() { String::new() } else { format!("[{section}]\n") }
+}
+
+#[test]
+fn the_sample_file_shows_every_key_and_its_default() {
+    let sample: Vec<Setting> = show::sample_settings();
+    let mut shown: Vec<String> = sample.iter().map(Setting::key).collect();
+    shown.retain(|key| !key.starts_with("log.kafka.properties."));
+    shown.push("log.kafka.properties".into());
+    shown.sort();
+    assert_eq!(shown, keys_of_the_code());
+    let as_it_is = load(show::SAMPLE, &[]).expect("the sample as it is");
+    assert_eq!(format!("{as_it_is:?}"), format!("{:?}", Config::default()), "as it is, it changes nothing");
+    let mut examples: Vec<String> =
+        sample.iter().filter(|setting| !show::is_default(setting)).map(Setting::key).collect();
+    examples.sort();
+    let without_default = [
+        "admin.listen",
+        "catalog.source",
+        "hub.ring_bytes",
+        "intake.topic_prefix",
+        "log.kafka.group_id",
+        "log.kafka.properties.security.protocol",
+    ];
+    assert_eq!(examples, without_default);
+}
