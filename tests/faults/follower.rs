@@ -47,6 +47,15 @@ impl Follower {
         self.seen.borrow().last_id.clone()
     }
 
+    pub fn heartbeats(&self) -> usize {
+        self.seen.borrow().heartbeats
+    }
+
+    /// Events so far.
+    pub fn count(&self) -> usize {
+        self.seen.borrow().ledger.count()
+    }
+
     /// Waits until this is so. A reader whose connection has ended fails.
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Seen) -> bool) {
         match timeout(PATIENCE, self.seen.wait_for(|seen| holds(seen))).await {
@@ -54,12 +63,6 @@ impl Follower {
             Ok(Err(_)) => panic!("the {} was cut off, or got what it must not get", self.name),
             Err(_) => panic!("the {} waits in vain for {what}", self.name),
         }
-    }
-
-    /// Two more than so far: the first may have been under way.
-    pub async fn until_it_hears_the_server(&mut self) {
-        let heard = self.seen.borrow().heartbeats;
-        self.until("a heartbeat", |seen| seen.heartbeats >= heard + 2).await;
     }
 }
 

@@ -16,6 +16,8 @@ use crate::support::{self, Broker, KafkaNode};
 const PARTITIONS: i32 = 3;
 const PRODUCERS: usize = 3;
 const AHEAD_MAX: usize = 100;
+/// Before each outage, so that it meets a load.
+const EVENTS_BETWEEN_OUTAGES: usize = 500;
 /// A reader gets its first bytes after 2 s at the latest, whatever the log does; the rest is a busy machine's.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,14 @@ enum Outage {
     Kill,
     /// SIGSTOP: connections stay open, nothing is answered.
     Pause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasting {
+    /// So long that producers are told.
+    UntilAPostIsRefused,
+    /// So short that producers wait it out: every reader has had two heartbeats.
+    UntilReadersHearNothingElse,
 }
 
 impl Outage {
@@ -60,23 +70,25 @@ async fn a_broker_that_goes_away_and_comes_back_costs_no_reader_its_connection_o
     let mut world = World::new(node, server, &streams).await;
     let producers = world.load.start(&[world.server.address], PRODUCERS);
     world.until_events_flow().await;
-    for outage in [Outage::Stop, Outage::Pause, Outage::Kill, Outage::Pause, Outage::Stop] {
-        world.live_through(outage).await;
-    }
+    world.live_through(Outage::Stop, Lasting::UntilAPostIsRefused).await;
+    world.live_through(Outage::Kill, Lasting::UntilReadersHearNothingElse).await;
+    world.live_through(Outage::Pause, Lasting::UntilAPostIsRefused).await;
+    world.live_through(Outage::Pause, Lasting::UntilReadersHearNothingElse).await;
     world.load.stop(producers).await;
     let log = world.until_readers_have_everything().await;
     world.check_promises(&log).await;
     group::shows_no_lag(&world.node, &world.server, &world.topics, PARTITIONS).await;
 }
 
+/// Readers leave before the server, and that before the broker: what ends at the end is no fault.
 struct World {
+    followers: Vec<Follower>,
+    load: std::sync::Arc<Load>,
+    server: Server,
     node: KafkaNode,
     broker: Broker,
-    server: Server,
     topics: Vec<String>,
     target: String,
-    load: std::sync::Arc<Load>,
-    followers: Vec<Follower>,
 }
 
 impl World {
@@ -95,11 +107,16 @@ impl World {
         world
     }
 
-    async fn live_through(&mut self, outage: Outage) {
+    async fn live_through(&mut self, outage: Outage, lasting: Lasting) {
+        let had = self.followers[0].count();
+        self.followers[0].until("the load", |seen| seen.ledger.count() >= had + EVENTS_BETWEEN_OUTAGES).await;
         outage.begin(&self.node).await;
-        self.until_a_post_is_refused().await;
-        for follower in &mut self.followers {
-            follower.until_it_hears_the_server().await;
+        let heard: Vec<usize> = self.followers.iter().map(Follower::heartbeats).collect();
+        if lasting == Lasting::UntilAPostIsRefused {
+            self.until_a_post_is_refused().await;
+        }
+        for (follower, heard) in self.followers.iter_mut().zip(heard) {
+            follower.until("heartbeats", |seen| seen.heartbeats >= heard + 2).await;
         }
         self.connect_while_the_broker_is_away().await;
         outage.end(&self.node).await;
