@@ -115,7 +115,10 @@ impl Reader {
     fn write(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
         let written = match found.as_slice() {
             // Nearly always: a live reader gets events one by one.
-            [one] => self.io.try_write_vectored(&self.framing.slices(one)),
+            [one] => match self.framing.joined(one) {
+                Some(event) => self.io.try_write(event),
+                None => self.io.try_write_vectored(&self.framing.slices(one)),
+            },
             several => {
                 let mut slices = [IoSlice::new(&[]); 2 * BATCH_FRAMES_MAX];
                 for (pair, delivery) in slices.chunks_exact_mut(2).zip(several) {
@@ -180,7 +183,7 @@ impl Reader {
         Poll::Ready(if self.ending { Err(Over) } else { Ok(()) })
     }
 
-    fn sent(&self, bytes: usize) {
+    fn sent(&mut self, bytes: usize) {
         if bytes > 0 {
             self.turn.sent();
             self.subscription.sent(bytes as u64);

@@ -50,6 +50,14 @@ impl Framing {
         }
     }
 
+    /// The whole event in one piece, where it is.
+    pub(super) fn joined(self, delivery: &Delivery) -> Option<&[u8]> {
+        match self {
+            Self::Chunked => delivery.joined(),
+            Self::Raw => None,
+        }
+    }
+
     /// The two slices of an event, for a vectored write.
     pub(super) fn slices(self, delivery: &Delivery) -> [IoSlice<'_>; 2] {
         let (head, body) = (delivery.head(), delivery.body());

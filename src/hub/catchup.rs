@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pub(super) offset: Offset,
     pub(super) time: Timestamp,
     /// None: not a JSON object, skipped.
-    pub(super) body: Option<Arc<Body>>,
+    pub(super) body: Option<Body>,
 }
 
 /// The records of one partition from `start` up to `next`.

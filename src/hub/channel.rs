@@ -1,6 +1,5 @@
 //! One stream set's live frames. All readers of the set share it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -31,7 +30,7 @@ impl Channel {
     }
 
     /// Says how many bytes the ring has grown by.
-    pub(super) fn push(&self, record: &Record, body: Option<&Arc<Body>>, bytes_max: usize) -> isize {
+    pub(super) fn push(&self, record: &Record, body: Option<&Body>, bytes_max: usize) -> isize {
         let mut ring = self.ring.lock();
         let before = ring.bytes();
         ring.push(record, body);

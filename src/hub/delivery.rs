@@ -17,7 +17,7 @@ pub enum Delivery {
 #[derive(Debug)]
 pub struct Own {
     head: Head,
-    body: Arc<Body>,
+    body: Body,
     pub(super) partition: Partition,
     pub(super) offset: Offset,
     pub(super) time: Timestamp,
@@ -30,7 +30,7 @@ impl Delivery {
         partition: &Partition,
         offset: Offset,
         time: Timestamp,
-        body: &Arc<Body>,
+        body: &Body,
     ) -> Self {
         let head = Head::new(&id_of(bookmark), body, None);
         Self::Own(Box::new(Own { head, body: body.clone(), partition: partition.clone(), offset, time }))
@@ -40,6 +40,14 @@ impl Delivery {
         match self {
             Self::Shared { frame, .. } => &frame.head,
             Self::Own(own) => &own.head,
+        }
+    }
+
+    /// Head and body with their chunk in one piece, where they are.
+    pub fn joined(&self) -> Option<&[u8]> {
+        match self {
+            Self::Shared { frame, .. } => frame.joined.as_deref(),
+            Self::Own(_) => None,
         }
     }
 

@@ -9,26 +9,30 @@
 //! data: {…}\n\n                            body: the record's
 //! \r\n                                     body: chunk end    (left out for HTTP/1.0)
 //! ```
-
-use std::io::Write;
-use std::sync::Arc;
+//!
+//! Head and body are slices, so that large bodies are shared by all channels. A small frame holds its own copy of the
+//! body right behind the head: one `send` of 1.4 KB costs the kernel a fifth less than a `writev` of its two parts, and
+//! that is paid once per reader, the copy once per channel.
 
 use bytes::{Bytes, BytesMut};
+use std::io::Write;
 
 use super::ring::Point;
 use crate::model::json::{self, Member};
 use crate::model::{Bookmark, Offset, Record, Timestamp};
 
 const CHUNK_END: &[u8] = b"\r\n";
+/// Bodies up to this size are copied behind their head.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// What follows a frame's head: `data: …`, the blank line, and the end of its HTTP chunk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Body(Bytes);
 
 impl Body {
     /// Encodes a record's value, with `meta.topic`, `meta.partition`, `meta.offset` (and `meta.key` where there is a key)
     /// spliced in. `None` if the value is not a JSON object: such a record is skipped.
-    pub(crate) fn encode(record: &Record) -> Option<Arc<Self>> {
+    pub(crate) fn encode(record: &Record) -> Option<Self> {
         let text = std::str::from_utf8(record.value.as_deref()?).ok()?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if !json::is_object(text) {
@@ -38,7 +42,7 @@ impl Body {
         out.extend_from_slice(b"data: ");
         splice_meta(&mut out, text.trim(), record);
         out.extend_from_slice(b"\n\n\r\n");
-        Some(Arc::new(Self(out.freeze())))
+        Some(Self(out.freeze()))
     }
 
     /// With the end of the chunk.
@@ -55,7 +59,7 @@ impl Body {
 /// `event:` and `id:`, behind the size of the chunk that they open.
 #[derive(Debug)]
 pub struct Head {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     /// Where the chunk size ends.
     sse_from: usize,
 }
@@ -100,8 +104,10 @@ impl Head {
 /// One record in one channel's ring.
 #[derive(Debug)]
 pub struct Frame {
-    pub head: Head,
-    pub body: Arc<Body>,
+    pub(super) head: Head,
+    pub(super) body: Body,
+    /// Head and body in one piece, where they are.
+    pub(super) joined: Option<Bytes>,
     /// The record's partition, as the channel numbers them.
     pub(super) slot: usize,
     pub(super) offset: Offset,
@@ -111,6 +117,22 @@ pub struct Frame {
 }
 
 impl Frame {
+    pub(super) fn new(
+        id: &[u8],
+        body: &Body,
+        (slot, offset, time): (usize, Offset, Timestamp),
+        places: Box<[Point]>,
+    ) -> Self {
+        let head = Head::new(id, body, None);
+        if body.0.len() > JOINED_BYTES_MAX {
+            return Self { head, body: body.clone(), joined: None, slot, offset, time, places };
+        }
+        let joined = Bytes::from([head.chunked(), body.chunked()].concat());
+        let body_from = head.bytes.len();
+        let head = Head { bytes: joined.slice(..body_from), sse_from: head.sse_from };
+        Self { head, body: Body(joined.slice(body_from..)), joined: Some(joined), slot, offset, time, places }
+    }
+
     /// What the frame weighs in the ring. The body counts in every channel, which errs on the safe side.
     pub(super) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 160;

@@ -11,6 +11,9 @@ use crate::model::{ClientKey, StreamSet, Timestamp};
 
 /// Longest user agent that is remembered, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 200;
+/// A reader's bytes are added up by itself, and shown when they are this many more: what is shown stands elsewhere in
+/// memory, and to touch it at every event would cost a cache miss each.
+const COUNTED_EVERY: u64 = 16 * 1024;
 
 /// One reader, as operators see it.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// What was written to it, except the newest few kilobytes.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
@@ -44,7 +48,7 @@ impl Registry {
         let reader = Arc::new(Reader { id, client: who.client, user_agent, set, since, sent_bytes: AtomicU64::new(0) });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        Entry { reader, registry: self.clone() }
+        Entry { reader, registry: self.clone(), uncounted: 0 }
     }
 
     pub fn open(&self) -> usize {
@@ -61,11 +65,15 @@ impl Registry {
 pub(super) struct Entry {
     reader: Arc<Reader>,
     registry: Arc<Registry>,
+    uncounted: u64,
 }
 
 impl Entry {
-    pub(super) fn sent(&self, bytes: u64) {
-        self.reader.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.uncounted += bytes;
+        if self.uncounted >= COUNTED_EVERY {
+            self.reader.sent_bytes.fetch_add(std::mem::take(&mut self.uncounted), Ordering::Relaxed);
+        }
     }
 }
 

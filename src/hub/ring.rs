@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::delivery::Delivery;
-use super::frame::{Body, Frame, Head, id_of};
+use super::frame::{Body, Frame, id_of};
 use crate::log::Opened;
 use crate::model::{Bookmark, Offset, Partition, Place, Record, Timestamp};
 
@@ -108,7 +108,7 @@ impl Ring {
 
     /// Takes a record in: a frame, or, without a body, only a move of the tip. Records that the ring has passed already
     /// are dropped.
-    pub(super) fn push(&mut self, record: &Record, body: Option<&Arc<Body>>) {
+    pub(super) fn push(&mut self, record: &Record, body: Option<&Body>) {
         let Some(slot) = self.slot_of(&record.partition) else { return };
         if record.offset < self.slots[slot].tip.next {
             return;
@@ -116,14 +116,8 @@ impl Ring {
         self.slots[slot].tip = Point { next: record.offset.after(), before: Some(record.time) };
         let Some(body) = body else { return };
         let id = id_of(&self.tip());
-        let frame = Frame {
-            head: Head::new(&id, body, None),
-            body: body.clone(),
-            slot,
-            offset: record.offset,
-            time: record.time,
-            places: self.slots.iter().map(|slot| slot.tip).collect(),
-        };
+        let places = self.slots.iter().map(|slot| slot.tip).collect();
+        let frame = Frame::new(&id, body, (slot, record.offset, record.time), places);
         self.bytes += frame.bytes();
         self.frames.push_back(Arc::new(frame));
         if self.frames.len() > FRAMES_MAX {

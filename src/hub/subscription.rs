@@ -186,7 +186,7 @@ impl Subscription {
     }
 
     /// Counts what was written to the reader.
-    pub fn sent(&self, bytes: u64) {
+    pub fn sent(&mut self, bytes: u64) {
         self.entry.sent(bytes);
     }
 
