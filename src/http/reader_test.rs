@@ -121,6 +121,17 @@ fn streams_end_after_a_whole_event_with_a_farewell() {
 }
 
 #[test]
+fn a_partition_that_begins_anew_ends_its_readers() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Chunked).await;
+        host.feed(EVENT).await;
+        host.begin_anew().await;
+        let rest = stream.rest().await;
+        assert!(rest.contains("event: message") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
+    });
+}
+
+#[test]
 fn a_reader_that_leaves_is_noticed_without_a_write() {
     run(async |host| {
         let stream = open(&host, Framing::Chunked).await;

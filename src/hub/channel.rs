@@ -1,6 +1,6 @@
 //! One stream set's live frames. All readers of the set share it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -15,18 +15,22 @@ pub(super) struct Channel {
     ring: Mutex<Ring>,
     /// The ring's end, so that workers see without a lock which channels have moved.
     end: AtomicU64,
+    /// How often the log has begun a partition anew under the channel's readers.
+    epoch: AtomicU32,
 }
 
 impl Channel {
     /// A channel that begins where the tail stands.
     pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>) -> Self {
         let mut ring = Ring::default();
-        partitions.for_each(|opened| ring.open(&opened));
-        Self { set, ring: Mutex::new(ring), end: AtomicU64::new(0) }
+        partitions.for_each(|opened| _ = ring.open(&opened));
+        Self { set, ring: Mutex::new(ring), end: AtomicU64::new(0), epoch: AtomicU32::new(0) }
     }
 
     pub(super) fn open(&self, opened: &Opened) {
-        self.ring.lock().open(opened);
+        if self.ring.lock().open(opened) {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Says how many bytes the ring has grown by.
@@ -52,6 +56,10 @@ impl Channel {
 
     pub(super) fn end(&self) -> Seq {
         self.end.load(Ordering::Acquire)
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     pub(super) fn with_ring<T>(&self, ask: impl FnOnce(&Ring) -> T) -> T {

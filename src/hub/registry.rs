@@ -11,9 +11,6 @@ use crate::model::{ClientKey, StreamSet, Timestamp};
 
 /// Longest user agent that is remembered, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 200;
-/// A reader's bytes are added up by itself, and shown when they are this many more: what is shown stands elsewhere in
-/// memory, and to touch it at every event would cost a cache miss each.
-const COUNTED_EVERY: u64 = 16 * 1024;
 
 /// One reader, as operators see it.
 #[derive(Debug)]
@@ -24,6 +21,7 @@ pub struct Reader {
     pub set: StreamSet,
     pub since: Timestamp,
     sent_bytes: AtomicU64,
+    registry: Arc<Registry>,
 }
 
 impl Reader {
@@ -45,10 +43,11 @@ impl Registry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let user_agent = who.user_agent.map(|text| text.chars().take(USER_AGENT_BYTES_MAX).collect());
         let since = Timestamp::now();
-        let reader = Arc::new(Reader { id, client: who.client, user_agent, set, since, sent_bytes: AtomicU64::new(0) });
+        let (client, sent_bytes, registry) = (who.client, AtomicU64::new(0), self.clone());
+        let reader = Arc::new(Reader { id, client, user_agent, set, since, sent_bytes, registry });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        Entry { reader, registry: self.clone(), uncounted: 0 }
+        Entry(reader)
     }
 
     pub fn open(&self) -> usize {
@@ -62,24 +61,17 @@ impl Registry {
 
 /// A reader's entry. Given back when dropped, however the stream ended.
 #[derive(Debug)]
-pub(super) struct Entry {
-    reader: Arc<Reader>,
-    registry: Arc<Registry>,
-    uncounted: u64,
-}
+pub(super) struct Entry(Arc<Reader>);
 
 impl Entry {
-    pub(super) fn sent(&mut self, bytes: u64) {
-        self.uncounted += bytes;
-        if self.uncounted >= COUNTED_EVERY {
-            self.reader.sent_bytes.fetch_add(std::mem::take(&mut self.uncounted), Ordering::Relaxed);
-        }
+    pub(super) fn sent(&self, bytes: u64) {
+        self.0.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.registry.readers.remove(&self.reader.id);
+        self.0.registry.readers.remove(&self.0.id);
         metrics::gauge!(names::STREAMS_OPEN).decrement(1);
     }
 }

@@ -82,17 +82,21 @@ impl Ring {
         self.first + self.frames.len() as u64
     }
 
-    /// Follows one more partition from here. One that is followed already stays as it is, unless the log has begun
-    /// it anew (a topic deleted and made again).
-    pub(super) fn open(&mut self, opened: &Opened) {
+    /// Follows one more partition from here. One that is followed already stays as it is where it goes on; where it does
+    /// not, what the ring holds does not join what will come. Says whether the log has begun it anew (a topic deleted and
+    /// made again): the readers' offsets mean other records then.
+    pub(super) fn open(&mut self, opened: &Opened) -> bool {
         let point = Point { next: opened.next, before: opened.before };
-        match self.slot_of(&opened.partition) {
-            Some(slot) if self.slots[slot].tip.next == point.next => {}
-            Some(slot) => self.reopen(slot, point),
-            None => {
-                self.slots.push(Slot { partition: opened.partition.clone(), opened: point, floor: point, tip: point })
-            }
+        let Some(slot) = self.slot_of(&opened.partition) else {
+            let partition = opened.partition.clone();
+            self.slots.push(Slot { partition, opened: point, floor: point, tip: point });
+            return false;
+        };
+        let stood_at = self.slots[slot].tip.next;
+        if point.next != stood_at {
+            self.reopen(slot, point);
         }
+        point.next < stood_at
     }
 
     /// The tail jumped: what the ring holds of the partition does not join what will come. The frames go, so that every
@@ -201,6 +205,11 @@ impl Ring {
             until: slot.floor.next,
             turn: others.filter_map(|(_, wanted)| wanted.before).min(),
         })
+    }
+
+    /// The newest frame, if a reader at `own` stands right after it.
+    pub(super) fn met_at_tip(&self, own: &Bookmark) -> Option<(Seq, Arc<Frame>)> {
+        self.frames.back().filter(|frame| self.meets(own, frame)).map(|frame| (self.end(), frame.clone()))
     }
 
     /// Whether a reader at `own` stands exactly where a reader of this frame stands.

@@ -22,9 +22,9 @@ use super::ring::{After, BATCH_FRAMES_MAX, Gap, Seq};
 use super::wake::{Turn, Worker};
 use super::{Shared, SubscribeError};
 use crate::log::ReadError;
+use crate::model::{Bookmark, Place};
 #[cfg(test)]
-use crate::model::Partition;
-use crate::model::{Bookmark, Offset, Place};
+use crate::model::{Offset, Partition};
 
 /// How long a reader waits before it asks a log again that could not be read.
 const RETRY_READ_AFTER: Duration = Duration::from_secs(1);
@@ -141,7 +141,13 @@ impl Subscription {
                     }
                 }
                 State::Own(own) => match self.channel.with_ring(|ring| ring.after(own, found)) {
-                    After::AtTip => return at_tip(context, turn),
+                    After::AtTip => {
+                        // A waiting reader needs no bookmark of its own where the newest frame has the same.
+                        if let Some((next, last)) = self.channel.with_ring(|ring| ring.met_at_tip(own)) {
+                            self.state = State::Shared { next, last };
+                        }
+                        return at_tip(context, turn);
+                    }
                     After::Frames => return Poll::Ready(Next::Frames),
                     After::Behind(gap) => {
                         if let Some(next) = self.fill(gap, found) {
@@ -186,7 +192,7 @@ impl Subscription {
     }
 
     /// Counts what was written to the reader.
-    pub fn sent(&mut self, bytes: u64) {
+    pub fn sent(&self, bytes: u64) {
         self.entry.sent(bytes);
     }
 
@@ -216,7 +222,10 @@ impl Subscription {
         let (partition, from) = (gap.partition.clone(), gap.from);
         let read = async move {
             let read = catchup.block(&partition, from).await;
-            if matches!(read, Err(ReadError::Unavailable(_))) {
+            // The tail has been further than a log that has nothing here: a new leader, perhaps, that does not know yet
+            // what it has. To jump would be to lose what it will find.
+            let nothing = read.as_ref().is_ok_and(|block| block.next <= from);
+            if nothing || matches!(read, Err(ReadError::Unavailable(_))) {
                 // Not a timer of the worker's: readers that wait for a log that is away are woken by the engine.
                 let _ = engine.spawn(tokio::time::sleep(RETRY_READ_AFTER)).await;
             }
@@ -262,16 +271,10 @@ fn deliver(own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut Vec<Deliver
         }
     }
     if found.is_empty() {
-        own.advance(&gap.partition, past(gap, block), None);
+        own.advance(&gap.partition, block.next.min(gap.until).max(gap.from), None);
         return None;
     }
     Some(Next::Frames)
-}
-
-/// Where a reader stands who found nothing to deliver: after the block, or at the floor where the partition has no
-/// more (the ring knows better than a log that ends before it).
-fn past(gap: &Gap, block: &Block) -> Offset {
-    if block.next > gap.from { block.next.min(gap.until) } else { gap.until }
 }
 
 fn at_tip(context: &Context<'_>, turn: &Turn) -> Poll<Next> {

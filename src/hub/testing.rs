@@ -215,6 +215,13 @@ impl Feeder {
         self.send(TailBatch { opened: vec![], records, caught_up: true }).await;
     }
 
+    /// The log begins the partition anew, as after a topic was deleted and made again.
+    pub(crate) async fn begin_anew(&self) {
+        self.log.add_partition(&self.partition);
+        let opened = vec![self.log.opened(&self.partition, Offset(0))];
+        self.send(TailBatch { opened, records: vec![], caught_up: true }).await;
+    }
+
     pub(crate) async fn subscribe(&self, from: From) -> Subscription {
         let mut subscription = self.hub.subscribe(&self.set, from, who()).expect("a subscription");
         subscription.settle(Duration::from_secs(2)).await.expect("a place");

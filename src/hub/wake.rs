@@ -49,6 +49,7 @@ pub struct Worker {
 struct Local {
     channel: Arc<Channel>,
     seen: Cell<Seq>,
+    epoch: Cell<u32>,
     readers: RefCell<Slab<Waiting>>,
 }
 
@@ -116,7 +117,8 @@ impl Worker {
         let mut channels = self.channels.borrow_mut();
         let local = channels.entry(key).or_insert_with(|| {
             let seen = Cell::new(channel.end());
-            Rc::new(Local { channel: channel.clone(), seen, readers: RefCell::default() })
+            let epoch = Cell::new(channel.epoch());
+            Rc::new(Local { channel: channel.clone(), seen, epoch, readers: RefCell::default() })
         });
         let waiting =
             Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due: Due::Nothing };
@@ -126,6 +128,11 @@ impl Worker {
 
     fn wake_moved(&self) {
         for local in self.channels.borrow().values() {
+            // Offsets mean other records now: readers come back with their ids, which are then resumed by time.
+            let epoch = local.channel.epoch();
+            if local.epoch.replace(epoch) != epoch {
+                local.end_share(1);
+            }
             let end = local.channel.end();
             if local.seen.replace(end) == end {
                 continue;
@@ -168,15 +175,19 @@ impl Worker {
     }
 
     fn end_share(&self, one_of: usize) {
-        for local in self.channels.borrow().values() {
-            let mut readers = local.readers.borrow_mut();
-            let running = readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
-            let share = running.div_ceil(one_of);
-            let readers = readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
-            for (_, reader) in readers.take(share) {
-                reader.due = Due::End;
-                reader.wake();
-            }
+        self.channels.borrow().values().for_each(|local| local.end_share(one_of));
+    }
+}
+
+impl Local {
+    fn end_share(&self, one_of: usize) {
+        let mut readers = self.readers.borrow_mut();
+        let running = readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
+        let share = running.div_ceil(one_of);
+        let readers = readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
+        for (_, reader) in readers.take(share) {
+            reader.due = Due::End;
+            reader.wake();
         }
     }
 }

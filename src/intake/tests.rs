@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::sqlite::{self, SqliteLog};
+use crate::log::{Block, PartitionEnds, ReadError, Tail};
+use crate::model::{Offset, Partition, Topic};
 
 fn intake(options: Options) -> (Intake, Arc<SqliteLog>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -110,6 +112,47 @@ async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
-    let (intake, _log, _folder) = intake(Options { deadline: Duration::ZERO, ..Options::default() });
+    let options = Options { deadline: Duration::from_millis(1), ..Options::default() };
+    let intake = Intake::new(options, Arc::new(Catalog::built_in()), Arc::new(Silent), Handle::current());
     assert_eq!(codes(&intake, r#"[{"meta":{"stream":"test.event"}},{}]"#).await, ["unknown", "missing-stream"]);
+}
+
+/// A log that never answers.
+struct Silent;
+
+#[async_trait::async_trait]
+impl Log for Silent {
+    async fn append(&self, _: Vec<NewRecord>) -> Vec<Result<Appended, AppendError>> {
+        std::future::pending().await
+    }
+
+    async fn read(&self, _: &Partition, _: std::ops::Range<Offset>, _: usize) -> Result<Block, ReadError> {
+        std::future::pending().await
+    }
+
+    async fn ends(&self, _: &[Topic]) -> Result<Vec<PartitionEnds>, ReadError> {
+        std::future::pending().await
+    }
+
+    async fn at_time(&self, _: &[(Partition, Timestamp)]) -> Result<Vec<Offset>, ReadError> {
+        std::future::pending().await
+    }
+
+    async fn before(&self, _: &Partition, _: Offset) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        std::future::pending().await
+    }
+
+    async fn tail(&self, _: Vec<Topic>, _: u64) -> Box<dyn Tail> {
+        std::future::pending().await
+    }
+
+    async fn check(&self) -> Result<(), ReadError> {
+        std::future::pending().await
+    }
+
+    async fn close(&self) {}
+
+    fn describe(&self) -> String {
+        "silent".into()
+    }
 }
