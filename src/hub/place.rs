@@ -40,9 +40,8 @@ pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Opti
     match from {
         // The log's own end, asked for when it is back, would leave out what came between: a reader that is here already
         // has a right to it.
-        From::Live if shared.began() => Some(channel.with_ring(|ring| ring.tip())),
+        From::Live => shared.began().then(|| channel.with_ring(|ring| ring.tip())),
         _ if !shared.caught_up() => None,
-        From::Live => Some(channel.with_ring(|ring| ring.tip())),
         From::Since(time) => (*time >= Timestamp::now()).then(|| channel.with_ring(|ring| ring.tip())),
         From::Id(id) => channel.with_ring(|ring| {
             let asked: HashMap<&Partition, &Mark> = id.places().iter().map(|p| (&p.partition, &p.mark)).collect();
