@@ -168,10 +168,10 @@ impl World {
     async fn feed(&mut self, records_max: usize) {
         let server = self.random.usize(0..self.servers.len());
         let partition = self.any_partition();
-        let Some(from) = self.servers[server].fed.get(&partition).copied() else {
-            return self.open(server, &partition, Offset(0)).await;
-        };
         let (first, next) = self.log.bounds(&partition);
+        let Some(from) = self.servers[server].fed.get(&partition).copied() else {
+            return self.open(server, &partition, first).await;
+        };
         if from < first {
             // Retention passed the tail itself: it goes on from the oldest.
             return self.open(server, &partition, first).await;
@@ -214,16 +214,16 @@ impl World {
         let at = self.random.usize(0..self.readers.len());
         let Some(id) = self.readers[at].id.clone() else { return };
         let id = ClientId::parse(&id, self.set.topics()).expect("an id that a stream has sent");
+        let mentioned: Vec<Partition> = id.places().iter().map(|place| place.partition.clone()).collect();
         let server = self.random.usize(0..self.servers.len());
         let subscription = self.subscribe(server, From::Id(id)).await;
         let reader = &mut self.readers[at];
         reader.turn = subscription.enter(&self.servers[server].worker);
         reader.subscription = subscription;
         reader.server = server;
-        // A partition that appeared since starts by time, or from its beginning: never after what the id knew.
-        for (partition, place) in reader.subscription.places() {
-            reader.wants.entry(partition).or_insert(place);
-        }
+        // A partition that the id does not mention starts a minute before its newest time, and nothing here is that old:
+        // all of it must come that is still kept.
+        reader.wants.retain(|partition, _| mentioned.contains(partition));
     }
 
     fn retain(&mut self) {
@@ -255,7 +255,8 @@ impl World {
         for server in 0..self.servers.len() {
             for partition in self.log.partitions() {
                 if !self.servers[server].fed.contains_key(&partition) {
-                    self.open(server, &partition, Offset(0)).await;
+                    let (first, _) = self.log.bounds(&partition);
+                    self.open(server, &partition, first).await;
                 }
             }
         }
