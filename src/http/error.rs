@@ -62,7 +62,7 @@ impl Refusal {
             }
             Self::Subscribe(S::TooManyPartitions(_)) => (StatusCode::BAD_REQUEST, "bad_request", "Too Many Partitions"),
             Self::Subscribe(S::TooManyChannels(_)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too Many Stream Sets")
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Stream Sets")
             }
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
@@ -90,7 +90,7 @@ impl Refusal {
         if let Self::WrongMethod(allowed) = self {
             answer.insert_header((header::ALLOW, *allowed));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
         }
         let mut problem = Map::new();
@@ -178,14 +178,12 @@ mod tests {
 
     #[test]
     fn nothing_that_a_client_did_is_a_5xx() {
-        let overload = [
-            Refusal::Subscribe(SubscribeError::TooManyChannels(1)).row().0,
-            BodyRefusal::Body(BodyError::Overloaded).row().0,
-        ];
+        let overload = [BodyRefusal::Body(BodyError::Overloaded).row().0];
         assert!(overload.iter().all(|status| *status == StatusCode::SERVICE_UNAVAILABLE));
         let name = StreamName::parse("x").expect("a name");
         let of_readers = [
             Refusal::UnknownRoute,
+            Refusal::Subscribe(SubscribeError::TooManyChannels(1)),
             Refusal::WrongMethod("GET"),
             Refusal::PathNotUtf8,
             Refusal::Name(NameError::Empty),

@@ -98,7 +98,11 @@ impl CatchUp {
                 return Ok(block);
             }
             let (start, loading) = self.load(partition, from);
-            let block = loading.await?;
+            let block = match loading.await {
+                // Of another reader's place, in a read that this one joined: its own is still there.
+                Err(ReadError::Gone { first }) if first <= from => continue,
+                read => read?,
+            };
             if from < block.start {
                 return Err(ReadError::Gone { first: block.start });
             }
@@ -127,6 +131,13 @@ impl CatchUp {
             Err(ReadError::Gone { .. }) => Ok(None),
             Err(unavailable) => Err(unavailable),
         }
+    }
+
+    /// The partition's offsets mean other records from now on.
+    pub(super) fn forget(&self, partition: &Partition) {
+        let mut blocks = self.blocks.lock();
+        let keys: Vec<_> = blocks.by_start.keys().filter(|(of, _)| of == partition).cloned().collect();
+        keys.iter().for_each(|key| blocks.remove(key));
     }
 
     /// Gives back the blocks that nobody has asked for in a while.

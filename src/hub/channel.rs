@@ -27,10 +27,14 @@ impl Channel {
         Self { set, ring: Mutex::new(ring), end: AtomicU64::new(0), epoch: AtomicU32::new(0) }
     }
 
-    pub(super) fn open(&self, opened: &Opened) {
-        if self.ring.lock().open(opened) {
+    /// Says how many bytes the ring has given back: what does not join what will come is dropped.
+    pub(super) fn open(&self, opened: &Opened) -> usize {
+        let mut ring = self.ring.lock();
+        let before = ring.bytes();
+        if ring.open(opened) {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+        before - ring.bytes()
     }
 
     /// Says how many bytes the ring has grown by.

@@ -11,7 +11,7 @@ use crate::log::{Opened, TailBatch};
 use crate::metrics as names;
 use crate::model::{Partition, Record, StreamSet, Topic};
 
-/// Stream sets that are read at once.
+/// Stream sets that are read at once, beside the catalogue's own streams.
 const CHANNELS_MAX: usize = 1024;
 /// How long a channel without readers is kept, so that they find their frames when they return.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl Channels {
             kept.unread_since = None;
             return Ok(kept.channel.clone());
         }
-        if self.by_set.len() >= CHANNELS_MAX {
+        if !always && self.asked_for() >= CHANNELS_MAX && !self.give_back_one() {
             return Err(SubscribeError::TooManyChannels(CHANNELS_MAX));
         }
         let of_set = self.tips.values().filter(|opened| set.topics().contains(&opened.partition.topic));
@@ -62,7 +62,7 @@ impl Channels {
         for opened in &batch.opened {
             self.tips.insert(opened.partition.clone(), opened.clone());
             for channel in self.by_topic.get(&opened.partition.topic).into_iter().flatten() {
-                channel.open(opened);
+                self.bytes = self.bytes.saturating_sub(channel.open(opened));
             }
         }
         for record in &batch.records {
@@ -87,6 +87,12 @@ impl Channels {
         }
     }
 
+    /// What the sum says, and what the rings say.
+    #[cfg(test)]
+    pub(super) fn counted_and_held(&self) -> (usize, usize) {
+        (self.bytes, self.by_set.values().map(|kept| kept.channel.with_ring(|ring| ring.bytes())).sum())
+    }
+
     /// The largest ring gives back first.
     fn shrink_to_fit(&mut self) {
         while self.bytes > self.bytes_max {
@@ -100,25 +106,51 @@ impl Channels {
         }
     }
 
+    /// Channels that are there because somebody asked for their set.
+    fn asked_for(&self) -> usize {
+        self.by_set.values().filter(|kept| !kept.always).count()
+    }
+
+    /// Makes room: the channel that has been unread for longest goes before its time. False if all are read.
+    fn give_back_one(&mut self) -> bool {
+        let unread = self.by_set.iter().filter(|(set, kept)| kept.is_unread(set));
+        let oldest = unread.min_by_key(|(_, kept)| kept.unread_since.unwrap_or_else(Instant::now));
+        match oldest.map(|(set, _)| set.clone()) {
+            Some(set) => {
+                self.drop_channel(&set);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Gives back the channels that nobody has read for a while.
     pub(super) fn sweep(&mut self) {
         let mut gone = Vec::new();
         for (set, kept) in &mut self.by_set {
-            let unread = !kept.always && Arc::strong_count(&kept.channel) == 1 + set.topics().len();
-            let since = unread.then(|| kept.unread_since.unwrap_or_else(Instant::now));
+            let since = kept.is_unread(set).then(|| kept.unread_since.unwrap_or_else(Instant::now));
             kept.unread_since = since;
             if since.is_some_and(|since| since.elapsed() >= UNREAD_MAX) {
                 gone.push(set.clone());
             }
         }
-        for set in gone {
-            let Some(kept) = self.by_set.remove(&set) else { continue };
-            self.bytes = self.bytes.saturating_sub(kept.channel.with_ring(|ring| ring.bytes()));
-            for channels in self.by_topic.values_mut() {
-                channels.retain(|channel| !Arc::ptr_eq(channel, &kept.channel));
-            }
-            self.by_topic.retain(|_, channels| !channels.is_empty());
-        }
+        gone.iter().for_each(|set| self.drop_channel(set));
         metrics::gauge!(names::CHANNELS).set(self.by_set.len() as f64);
+    }
+
+    fn drop_channel(&mut self, set: &StreamSet) {
+        let Some(kept) = self.by_set.remove(set) else { return };
+        self.bytes = self.bytes.saturating_sub(kept.channel.with_ring(|ring| ring.bytes()));
+        for channels in self.by_topic.values_mut() {
+            channels.retain(|channel| !Arc::ptr_eq(channel, &kept.channel));
+        }
+        self.by_topic.retain(|_, channels| !channels.is_empty());
+    }
+}
+
+impl Kept {
+    /// Nobody holds it but the two maps.
+    fn is_unread(&self, set: &StreamSet) -> bool {
+        !self.always && Arc::strong_count(&self.channel) == 1 + set.topics().len()
     }
 }

@@ -83,7 +83,7 @@ pub enum SubscribeError {
     /// The client's fault: 400.
     #[error("these streams have {0} partitions together, too many for one id: ask for fewer streams")]
     TooManyPartitions(usize),
-    /// 503.
+    /// 429.
     #[error("too many different stream sets are being read: {0} at most")]
     TooManyChannels(usize),
 }

@@ -46,9 +46,13 @@ pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Opti
         From::Id(id) => channel.with_ring(|ring| {
             let asked: HashMap<&Partition, &Mark> = id.places().iter().map(|p| (&p.partition, &p.mark)).collect();
             let place = |partition: &Partition| match asked.get(partition)? {
-                Mark::At { next, before: Some(time) } => {
+                Mark::At { next, before } => {
                     let known = ring.time_before(partition, *next)?;
-                    (known == Some(*time)).then(|| Place { partition: partition.clone(), next: *next, before: known })
+                    (before.is_none() || known == *before).then(|| Place {
+                        partition: partition.clone(),
+                        next: *next,
+                        before: known,
+                    })
                 }
                 _ => None,
             };

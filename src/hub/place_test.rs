@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::testing::{MemLog, two_topics, who};
-use super::{From, Hub, Options, SubscribeError, Subscription};
+use super::{From, Hub, Next, Options, SubscribeError, Subscription};
 use crate::log::TailBatch;
 use crate::model::{ClientId, Offset, Partition, StreamSet, Timestamp, Topic};
 use crate::shutdown::Shutdown;
@@ -254,4 +254,76 @@ async fn a_set_whose_id_would_not_fit_is_refused() {
     }
     let refused = host.subscribe(From::Live).await.err();
     assert!(matches!(refused, Some(SubscribeError::TooManyPartitions(401))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_of_an_empty_partition_needs_no_log() {
+    let host = host();
+    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
+    let opened = vec![host.log.opened(&host.a, Offset(2)), host.log.opened(&host.b, Offset(0))];
+    let records = host.log.records(&host.a, Offset(2)..Offset(10));
+    host.feed(TailBatch { opened, records, caught_up: true }).await;
+    host.log.away.store(true, Ordering::Relaxed);
+    let id =
+        r#"[{"topic":"a.t","partition":0,"offset":5,"timestamp":1004000},{"topic":"b.t","partition":0,"offset":0}]"#;
+    assert_eq!(host.by_id(id).await, (5, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joined_read_hands_nobody_another_readers_loss() {
+    let host = host();
+    host.log.retain_from(&host.a, Offset(5));
+    let catchup = &host.hub.shared.catchup;
+    let (before, block) = tokio::join!(catchup.time_before(&host.a, Offset(5)), catchup.block(&host.a, Offset(7)));
+    assert_eq!(before, Ok(None));
+    assert_eq!(block.map(|block| block.entries_from(Offset(7)).len()), Ok(3), "what is kept is read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_that_passes_a_reader_is_told_and_the_ring_still_gives_what_it_has() {
+    let host = host();
+    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
+    let opened = vec![host.log.opened(&host.a, Offset(5)), host.log.opened(&host.b, Offset(1))];
+    let records = host.log.records(&host.a, Offset(5)..Offset(10));
+    host.feed(TailBatch { opened, records, caught_up: true }).await;
+    let id = r#"[{"topic":"a.t","partition":0,"offset":2},{"topic":"b.t","partition":0,"offset":1}]"#;
+    let id = ClientId::parse(id, host.set.topics()).expect("well-formed");
+    let mut reader = host.subscribe(From::Id(id)).await.expect("a place");
+    host.hub.shared.catchup.forget(&host.a);
+    host.log.retain_from(&host.a, Offset(8));
+    let worker = host.hub.worker(Duration::ZERO);
+    let turn = reader.enter(&worker);
+    let mut found = Vec::new();
+    let next = std::future::poll_fn(|context| reader.poll_next(context, &turn, &mut found)).await;
+    let told = "a.t/0 was at offset 2, the oldest kept is 5: what lies between is lost";
+    assert_eq!(next, Next::Notice(told.into()));
+    let next = std::future::poll_fn(|context| reader.poll_next(context, &turn, &mut found)).await;
+    assert_eq!((next, found.len()), (Next::Frames, 5), "offsets 5 to 9, from memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_begun_anew_gives_its_bytes_back() {
+    let host = host();
+    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
+    let opened = vec![host.log.opened(&host.a, Offset(0))];
+    let records = host.log.records(&host.a, Offset(0)..Offset(10));
+    host.feed(TailBatch { opened, records, caught_up: true }).await;
+    assert!(host.hub.shared.channels.lock().counted_and_held().0 > 0);
+    let opened = vec![host.log.opened(&host.a, Offset(0))];
+    host.feed(TailBatch { opened, records: vec![], caught_up: false }).await;
+    assert_eq!(host.hub.shared.channels.lock().counted_and_held(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_nobody_reads_any_more_makes_room_for_another() {
+    let host = host();
+    let mut channels = super::channels::Channels::new(1 << 20);
+    let set = |number: usize| {
+        let name = crate::model::StreamName::parse(&format!("s{number}")).expect("a name");
+        StreamSet::new(vec![name], vec![host.a.topic.clone()], vec![])
+    };
+    let read: Vec<_> = (0..1024).map(|number| channels.get_or_open(&set(number), false).expect("room")).collect();
+    assert_eq!(channels.get_or_open(&set(5_000), false).err(), Some(SubscribeError::TooManyChannels(1024)));
+    drop(read);
+    assert!((1024..4096).all(|number| channels.get_or_open(&set(number), false).is_ok()));
 }

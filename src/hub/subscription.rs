@@ -243,6 +243,8 @@ impl Subscription {
             Ok(block) => deliver(&mut own, gap, &block, found),
             Err(ReadError::Gone { first }) => {
                 let (partition, from) = (&gap.partition, gap.from);
+                // From the floor on the ring has it, whatever the log has lost; and never back.
+                let first = first.min(gap.until).max(from);
                 own.set(Place { partition: partition.clone(), next: first, before: None });
                 let text =
                     format!("{partition} was at offset {from}, the oldest kept is {first}: what lies between is lost");

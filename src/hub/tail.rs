@@ -22,6 +22,7 @@ pub(super) async fn run(shared: Arc<Shared>, topics: Vec<Topic>, mut stop: Stop)
     loop {
         tokio::select! {
             batch = tail.next() => {
+                batch.opened.iter().for_each(|opened| shared.catchup.forget(&opened.partition));
                 shared.channels.lock().push(&batch);
                 // After the push: a reader that is told "caught up" must find what it is told about.
                 shared.set_caught_up(batch.caught_up);

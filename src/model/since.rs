@@ -28,12 +28,14 @@ fn parse(text: &str) -> Option<Timestamp> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: i64 = text.parse().ok()?;
         let ms = if number < SECONDS_BELOW { number * 1000 } else { number };
-        return jiff::Timestamp::from_millisecond(ms).ok().map(|_| Timestamp(ms));
+        return Some(Timestamp(ms));
     }
     let restored = restore_plus(text);
     let text = restored.as_deref().unwrap_or(text);
     let zoned = text.parse::<jiff::Timestamp>().ok();
-    let naive = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    // The calendar's last days are past the library's last moment; whoever asks for them means the end of time.
+    let utc = |naive: DateTime| naive.to_zoned(TimeZone::UTC).map_or(jiff::Timestamp::MAX, |zoned| zoned.timestamp());
+    let naive = || text.parse::<DateTime>().ok().map(utc);
     let mail = || jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
     let time = zoned.or_else(naive).or_else(mail)?;
     Some(Timestamp(time.as_millisecond()))
@@ -69,6 +71,9 @@ mod tests {
         assert_eq!(parse_since("1756449917"), Ok(Some(Timestamp(1_756_449_917_000))));
         assert_eq!(parse_since("Fri, 29 Aug 2025 06:45:17 GMT"), Ok(Some(Timestamp(1_756_449_917_000))));
         assert_eq!(parse_since(" "), Ok(None));
+        let future = Ok(Some(Timestamp(jiff::Timestamp::MAX.as_millisecond())));
+        assert_eq!(parse_since("9999-12-31"), future);
+        assert!(parse_since("253402300799999").is_ok());
     }
 
     #[test]

@@ -136,23 +136,29 @@ impl Scout {
 
     /// The log answers again: caught up is from now on who has what it holds now.
     fn come_back(&self) {
-        let all = self.state.places.lock().all();
+        let (all, stood) = self.where_all_stand();
         let Ok(ends) = self.ends_of(all) else { return };
         let mut places = self.state.places.lock();
         ends.iter().for_each(|ends| places.aim(&ends.partition, ends.next));
         places.set_away(false);
         drop(places);
         // What was deleted and made again meanwhile has other ends.
-        self.move_those_out_of_range(&ends);
+        self.move_those_out_of_range(&stood, &ends);
     }
 
     fn check_all(&self) {
-        let all = self.state.places.lock().all();
+        let (all, stood) = self.where_all_stand();
         if let Ok(ends) = self.ends_of(all) {
-            self.move_those_out_of_range(&ends);
+            self.move_those_out_of_range(&stood, &ends);
         } else {
             self.state.calls.out_of_range();
         }
+    }
+
+    /// Taken before the ends are asked for: a tail that moves meanwhile would seem to stand past them.
+    fn where_all_stand(&self) -> (Vec<Partition>, BTreeMap<Partition, Offset>) {
+        let places = self.state.places.lock();
+        (places.all(), places.followed().into_iter().collect())
     }
 
     /// Of those that can be asked; an error if none can.
@@ -177,14 +183,13 @@ impl Scout {
 
     /// Below the first: retention was faster, and the tail goes on with the oldest. Past the end: this is another topic of
     /// the same name, followed from its first record.
-    fn move_those_out_of_range(&self, ends: &[PartitionEnds]) {
+    fn move_those_out_of_range(&self, stood: &BTreeMap<Partition, Offset>, ends: &[PartitionEnds]) {
         for PartitionEnds { partition, first, next: end } in ends {
-            let stood = self.state.places.lock().followed().into_iter().find(|(one, _)| one == partition);
-            let Some((_, stood)) = stood else { continue };
-            if stood < *first {
+            let Some(stood) = stood.get(partition) else { continue };
+            if stood < first {
                 tracing::warn!(%partition, lost_from = %stood, goes_on_at = %first, "retention has passed the tail");
                 self.put_at(partition, *first, false);
-            } else if stood > *end {
+            } else if stood > end {
                 tracing::warn!(%partition, stood = %stood, end = %end, "the topic was made anew: followed from its first record");
                 self.put_at(partition, *first, true);
             }
