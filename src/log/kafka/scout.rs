@@ -240,7 +240,7 @@ impl Scout {
         Ok(())
     }
 
-    /// What was handed on, so that lag tools show this host's lag. Where reading starts never depends on it.
+    /// What was taken (the last batch of it may not be handed on yet), so that lag tools show this host's lag. Where reading starts never depends on it.
     fn commit(&mut self, mode: CommitMode) {
         self.committed_at = Instant::now();
         if self.state.places.lock().is_away() {
