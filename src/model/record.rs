@@ -18,7 +18,7 @@ pub struct Record {
 impl Record {
     /// What the record weighs where bytes are counted.
     pub fn bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len)
+        bytes_of(self.key.as_ref(), self.value.as_ref())
     }
 }
 
@@ -29,4 +29,15 @@ pub struct NewRecord {
     pub time: Timestamp,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
+}
+
+impl NewRecord {
+    /// What the record weighs where bytes are counted.
+    pub fn bytes(&self) -> usize {
+        bytes_of(self.key.as_ref(), self.value.as_ref())
+    }
+}
+
+fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>) -> usize {
+    key.map_or(0, Bytes::len) + value.map_or(0, Bytes::len)
 }

@@ -50,7 +50,7 @@ impl Batch {
     /// The receiver is told when every record has its answer.
     pub(super) fn new(records: Vec<NewRecord>) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (all, answered) = oneshot::channel();
-        let load = Load { records: records.len(), bytes: records.iter().map(weight).sum() };
+        let load = Load { records: records.len(), bytes: records.iter().map(NewRecord::bytes).sum() };
         let answers = Answers { given: vec![None; records.len()], missing: records.len(), all: Some(all) };
         (Arc::new(Self { load, records: Mutex::new(Some(records)), answers: Mutex::new(answers) }), answered)
     }
@@ -91,10 +91,6 @@ impl Ticket {
     pub(super) fn answer(&self, answer: Answer) {
         self.batch.answer(self.index, answer);
     }
-}
-
-pub(super) fn weight(record: &NewRecord) -> usize {
-    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.as_ref().map_or(0, bytes::Bytes::len)
 }
 
 pub(super) fn is_too_large(error: &KafkaError) -> bool {

@@ -12,7 +12,7 @@ use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
 use tokio::runtime::Handle;
 
 use super::OpenError;
-use super::batch::{Answer, Batch, Ticket, fate, is_too_large, refused, weight};
+use super::batch::{Answer, Batch, Ticket, fate, is_too_large, refused};
 use super::clients::Clients;
 use super::context::Trouble;
 use super::lane::{Lane, LaneKind, Outgoing};
@@ -115,7 +115,7 @@ impl Shared {
             return self.outbox.lock().not_handed_over(batch.load);
         };
         for (index, record) in records.into_iter().enumerate() {
-            let bytes = weight(&record);
+            let bytes = record.bytes();
             let ticket = Ticket { batch: batch.clone(), index, topic: record.topic.clone(), bytes };
             let lane = if self.goes_alone(&ticket.topic) { LaneKind::Alone } else { lane };
             let outgoing = Outgoing {

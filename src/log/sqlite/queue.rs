@@ -133,16 +133,12 @@ fn refuse_all(count: usize, error: &AppendError) -> Answers {
     vec![Err(error.clone()); count]
 }
 
-fn bytes(record: &NewRecord) -> usize {
-    record.key.as_ref().map_or(0, |key| key.len()) + record.value.as_ref().map_or(0, |value| value.len())
-}
-
 fn weight(record: &NewRecord) -> usize {
-    bytes(record) + RECORD_OVERHEAD_BYTES
+    record.bytes() + RECORD_OVERHEAD_BYTES
 }
 
 fn too_large(record: &NewRecord) -> Option<AppendError> {
-    let bytes = bytes(record);
+    let bytes = record.bytes();
     (bytes > RECORD_BYTES_MAX)
         .then(|| AppendError::TooLarge(format!("{bytes} bytes, and the log takes at most {RECORD_BYTES_MAX}")))
 }
