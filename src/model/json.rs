@@ -78,6 +78,20 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// Where the elements of a valid array stand, in order.
+pub fn elements(array: &str) -> impl Iterator<Item = Range<usize>> {
+    let bytes = array.as_bytes();
+    let mut at = bytes.iter().position(|&byte| byte == b'[').map_or(bytes.len(), |at| at + 1);
+    std::iter::from_fn(move || {
+        let start = skip(bytes, at, |byte| is_space(byte) || byte == b',');
+        if matches!(bytes.get(start), None | Some(b']')) {
+            return None;
+        }
+        at = value_end(bytes, start);
+        Some(start..at)
+    })
+}
+
 const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 fn is_space(byte: u8) -> bool {
@@ -89,7 +103,7 @@ fn skip(bytes: &[u8], from: usize, skipped: impl Fn(u8) -> bool) -> usize {
 }
 
 /// The end, after the closing quote, of the string that starts at `start`.
-fn string_end(bytes: &[u8], start: usize) -> usize {
+pub(super) fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
         at += found;

@@ -7,6 +7,7 @@
 //! - `record` an event in the log
 //! - `stream` stream names and stream sets
 //! - `client` who is asking
+//! - `document` an event's text and value, with what is added to it spliced in
 //! - `json` the members of a JSON object, byte for byte
 //! - `nearest` the names that somebody may have meant
 //! - `units` durations, sizes and lists as config writes them
@@ -16,6 +17,7 @@
 mod bookmark;
 mod client;
 mod client_id;
+mod document;
 pub mod json;
 mod nearest;
 mod position;
@@ -27,6 +29,7 @@ pub mod units;
 pub use bookmark::{Bookmark, ID_BYTES_MAX, Place};
 pub use client::ClientKey;
 pub use client_id::{AskedPlace, ClientId, IdError, Mark};
+pub use document::{Document, Malformed, Step, steps_of};
 pub use nearest::nearest;
 pub use position::{Offset, Partition, Timestamp, Topic};
 pub use record::{NewRecord, Record};
