@@ -14,16 +14,19 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, Live};
 use crate::config::Config;
+use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::Intake;
+use crate::intake::auth::Guard;
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
 use crate::model::Topic;
+use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
 /// Where operators look first. Taken, and nobody named it: a free one.
@@ -40,6 +43,10 @@ const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
 pub enum StartError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error("{0}")]
+    Schemas(String),
+    #[error("fetching cannot be set up: {0}")]
+    Fetch(#[from] FetchError),
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
     #[error(transparent)]
@@ -57,7 +64,7 @@ pub enum StartError {
 impl StartError {
     /// Whether what was asked for is wrong, rather than what was found.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Catalog(_) | Self::Kafka(_) | Self::Streams(_))
+        matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_))
     }
 }
 
@@ -85,10 +92,13 @@ struct Signals {
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
 pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
-    let catalog = Arc::new(match &config.catalog.source {
+    let fetcher = Fetcher::new()?;
+    let live = Live::fixed(match &config.catalog.source {
         Some(path) => Catalog::from_file(path)?,
         None => Catalog::built_in(),
     });
+    let catalog = live.now();
+    let schemas = Schemas::new(&config.schema, fetcher, engine.clone()).map_err(StartError::Schemas)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
@@ -98,11 +108,13 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let warm: Vec<_> =
         catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect();
     let hub = Hub::start(config.hub.clone(), log.clone(), catalog.topics(), &warm, engine, shutdown.watcher())?;
-    let intake = Arc::new(Intake::new(config.intake.clone(), catalog.clone(), log.clone(), engine.clone()));
+    let intake =
+        Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
     let services = Services {
         hub: hub.clone(),
         intake: intake.clone(),
-        catalog: catalog.clone(),
+        catalog: live,
+        guard: Guard::open(),
         client_prefixes: config.limits,
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };

@@ -1,11 +1,13 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod fetch;
 pub mod metrics;
 pub mod model;
 pub mod shutdown;
 
 pub mod catalog;
 pub mod log;
+pub mod schema;
 
 pub mod hub;
 pub mod intake;

@@ -1,10 +1,12 @@
 //! Which streams there are: name → topics, schema title, settings; from a file of the EventStreamConfig shape.
 //!
 //! - this page: [`Catalog`], immutable; a refresh makes another one
+//! - `live` the catalogue that holds now
 //! - `settings` one stream's entry as the file writes it, and what is wrong with it
 //!
 //! Does not know where schemas come from, nor what Kafka is.
 
+mod live;
 mod settings;
 
 use std::borrow::Cow;
@@ -15,6 +17,7 @@ use regex::Regex;
 
 use crate::model::{StreamName, StreamSet, Topic, nearest};
 
+pub use self::live::{Live, Unavailable};
 pub use self::settings::Settings;
 
 const BUILT_IN: &str = include_str!("built_in.yaml");
@@ -41,12 +44,13 @@ struct Pattern {
 }
 
 /// Where an event goes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Route<'a> {
     pub topic: Topic,
     /// The catalogue's own name for it: the stream's, or the pattern's. There are only so many of them, whatever
     /// producers send, so that it may label a metric.
     pub entry: &'a str,
+    pub settings: &'a Settings,
 }
 
 /// All streams. Cheap to look up in, never changed.
@@ -126,18 +130,18 @@ impl Catalog {
     /// none), else the bare name if it has that one, else its first. `None`: no such stream takes events.
     pub fn route(&self, stream: &str, prefix: Option<&str>) -> Option<Route<'_>> {
         let name = StreamName::parse(stream).ok()?;
-        let (entry, topics) = match self.streams.get(&name) {
-            Some(stream) => (stream.name.as_str(), Cow::Borrowed(&stream.topics)),
+        let (entry, settings, topics) = match self.streams.get(&name) {
+            Some(stream) => (stream.name.as_str(), &stream.settings, Cow::Borrowed(&stream.topics)),
             None => {
                 let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(stream))?;
-                (pattern.name.as_str(), Cow::Owned(pattern.settings.topics_of(stream)))
+                (pattern.name.as_str(), &pattern.settings, Cow::Owned(pattern.settings.topics_of(stream)))
             }
         };
         let preferred = format!("{}{stream}", prefix.unwrap_or_default());
         let has = |name: &str| topics.iter().find(|topic| topic.as_str() == name);
         let topic = has(&preferred).or_else(|| has(stream)).or_else(|| topics.first())?;
         // A name that only a pattern knows is the producer's own: not every stream name can be a topic's.
-        is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry })
+        is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry, settings })
     }
 
     /// By canonical name.

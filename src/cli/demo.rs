@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
-use crate::intake::{BodyError, Intake, Outcome};
+use crate::intake::{BodyError, Intake, Outcome, Request};
 use crate::model::Timestamp;
 use crate::shutdown::{Stage, Stop};
 
@@ -60,7 +59,7 @@ pub(super) async fn feed(intake: Arc<Intake>, stop: Stop) {
             return;
         }
         number += 1;
-        let answer = intake.accept(Bytes::from(event(&mut random, number).to_string())).await;
+        let answer = intake.accept(Request::of_ours(event(&mut random, number).to_string().into())).await;
         let refused = refusal(answer);
         // Once, and not thirty times a second.
         if let Some(refused) = refused.as_ref().filter(|_| taken) {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::log::{kafka, sqlite};
 use crate::model::units;
-use crate::{http, hub, intake};
+use crate::{http, hub, intake, schema};
 
 pub use self::loader::{ConfigError, Loader};
 
@@ -31,6 +31,7 @@ pub struct Config {
     pub http: http::Options,
     pub admin: Admin,
     pub catalog: CatalogSource,
+    pub schema: schema::Options,
     pub log: LogOptions,
     pub hub: hub::Options,
     pub intake: intake::Options,
@@ -45,6 +46,7 @@ impl Default for Config {
             http: http::Options::default(),
             admin: Admin::default(),
             catalog: CatalogSource::default(),
+            schema: schema::Options::default(),
             log: LogOptions::default(),
             hub: hub::Options::default(),
             intake: intake::Options::default(),

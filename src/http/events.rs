@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Services;
 use super::error::{self, BodyRefusal};
 use super::sentence;
-use crate::intake::{Kind, Outcome, Refusal};
+use crate::intake::{self, Kind, Outcome, Refusal};
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/reports+json"];
 const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
@@ -31,7 +31,9 @@ async fn take(headers: &HeaderMap, payload: web::Payload, services: &Services) -
     check_form(headers)?;
     let body = read(headers, payload, services.intake.options().body_bytes_max());
     let body = timeout(BODY_TIME_MAX, body).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))??;
-    Ok(services.intake.accept(body).await?)
+    let grant = services.guard.admit(None).map_err(|_| BodyRefusal::Cut)?;
+    let request = intake::Request { grant, ..intake::Request::of_ours(body) };
+    Ok(services.intake.accept(request).await?)
 }
 
 /// What the headers say of the body must be what is read here: UTF-8 JSON, as it is.

@@ -39,9 +39,10 @@ use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
 use serde::Deserialize;
 
 use self::error::Refusal;
-use crate::catalog::Catalog;
+use crate::catalog::Live;
 use crate::hub::Hub;
 use crate::intake::Intake;
+use crate::intake::auth::Guard;
 
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
@@ -67,7 +68,9 @@ impl Default for Options {
 pub struct Services {
     pub hub: Hub,
     pub intake: Arc<Intake>,
-    pub catalog: Arc<Catalog>,
+    pub catalog: Live,
+    /// Who may post.
+    pub guard: Guard,
     pub client_prefixes: ClientPrefixes,
     /// Time over which open streams end at a stop.
     pub end_spread: Duration,

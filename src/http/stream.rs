@@ -95,5 +95,5 @@ fn stream_set(request: &HttpRequest, services: &Services) -> Result<StreamSet, R
     let list = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
-    Ok(services.catalog.resolve(&parse_stream_names(&list)?)?)
+    Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?)
 }

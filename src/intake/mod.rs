@@ -7,9 +7,11 @@
 //!
 //! Knows no HTTP and no hub: the two halves meet in the log and nowhere else.
 
+pub mod auth;
 mod body;
 mod options;
 mod outcome;
+mod request;
 
 use std::sync::Arc;
 
@@ -17,14 +19,16 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Live};
 use crate::log::{AppendError, Appended, Log};
 use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
+use crate::schema::Schemas;
 
 pub use self::body::BodyError;
 pub use self::options::{BYTES_MOST, Options};
 pub use self::outcome::{Code, Fault, Kind, Outcome, Refusal};
+pub use self::request::{Mode, Request};
 
 /// Bytes that one permit of the in-flight bound stands for.
 const PERMIT_BYTES: usize = 1024;
@@ -32,7 +36,8 @@ const PERMIT_BYTES: usize = 1024;
 /// Takes events in. Shared by all workers.
 pub struct Intake {
     options: Options,
-    catalog: Arc<Catalog>,
+    catalog: Live,
+    schemas: Arc<Schemas>,
     log: Arc<dyn Log>,
     engine: Handle,
     /// Bytes that wait for the log's answer, and how many may.
@@ -47,10 +52,15 @@ type Stream<'a> = &'a str;
 type InFlight = OwnedSemaphorePermit;
 
 impl Intake {
-    pub fn new(options: Options, catalog: Arc<Catalog>, log: Arc<dyn Log>, engine: Handle) -> Self {
+    pub fn new(options: Options, catalog: Live, schemas: Arc<Schemas>, log: Arc<dyn Log>, engine: Handle) -> Self {
         let permits = usize::try_from(options.in_flight_bytes_max()).unwrap_or(usize::MAX) / PERMIT_BYTES;
         let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
-        Self { options, catalog, log, engine, in_flight: Arc::new(Semaphore::new(permits)), permits }
+        Self { options, catalog, schemas, log, engine, in_flight: Arc::new(Semaphore::new(permits)), permits }
+    }
+
+    /// Whether any stream has a field that is filled from this header, whose name is in lower case.
+    pub fn wants_header(&self, name: &str) -> bool {
+        name == "x-request-id"
     }
 
     pub fn options(&self) -> &Options {
@@ -61,12 +71,13 @@ impl Intake {
     ///
     /// `Err` means that the body as a whole is no batch of events; nothing of it was appended then. Answers within
     /// the deadline, whatever the log does: what it has not acknowledged by then is `unknown`.
-    pub async fn accept(&self, body: Bytes) -> Result<Vec<Outcome>, BodyError> {
-        let events = body::split(&body, self.options.max_depth)?;
-        let place = self.enter(body.len())?;
+    pub async fn accept(&self, request: Request) -> Result<Vec<Outcome>, BodyError> {
+        let catalog = self.catalog.now();
+        let events = body::split(&request.body, self.options.max_depth)?;
+        let place = self.enter(request.body.len())?;
         let mut batch = Batch::default();
         for (index, event) in events.into_iter().enumerate() {
-            match self.judge(&event) {
+            match self.judge(&catalog, &event) {
                 Ok((stream, record)) => batch.add(Waiting { index, event, stream }, record),
                 Err(refusal) => batch.refuse(refusal.of(index, event)),
             }
@@ -84,7 +95,7 @@ impl Intake {
     }
 
     /// One event becomes a record, or is refused. Pure.
-    fn judge(&self, event: &Bytes) -> Result<(Stream<'_>, NewRecord), Reason> {
+    fn judge<'a>(&self, catalog: &'a Catalog, event: &Bytes) -> Result<(Stream<'a>, NewRecord), Reason> {
         let bytes_max = self.options.event_bytes_max();
         if event.len() as u64 > bytes_max {
             let text = format!("The event has {} bytes, at most {bytes_max} are taken.", event.len());
@@ -95,7 +106,7 @@ impl Intake {
             let text = "Field(s) meta.stream were missing from event and could not be extracted.";
             Reason::new(Code::MissingStream, text)
         })?;
-        let route = self.catalog.route(&stream, self.options.topic_prefix.as_deref()).ok_or_else(|| {
+        let route = catalog.route(&stream, self.options.topic_prefix.as_deref()).ok_or_else(|| {
             let text = format!(
                 "event {} destined to stream {stream} is not allowed in stream; {stream} is not configured.",
                 meta.id

@@ -7,15 +7,20 @@ use crate::log::sqlite::{self, SqliteLog};
 use crate::log::{Block, PartitionEnds, ReadError, Tail};
 use crate::model::{Offset, Partition, Topic};
 
+fn schemas() -> Arc<Schemas> {
+    let fetcher = crate::fetch::Fetcher::new().expect("a fetcher");
+    Arc::new(Schemas::new(&crate::schema::Options::default(), fetcher, Handle::current()).expect("schemas"))
+}
+
 fn intake(options: Options) -> (Intake, Arc<SqliteLog>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let log = Arc::new(SqliteLog::open(folder.path(), sqlite::Options::default()).expect("a log"));
     let engine = Handle::current();
-    (Intake::new(options, Arc::new(Catalog::built_in()), log.clone(), engine), log, folder)
+    (Intake::new(options, Live::fixed(Catalog::built_in()), schemas(), log.clone(), engine), log, folder)
 }
 
 async fn codes(intake: &Intake, body: &str) -> Vec<&'static str> {
-    let outcomes = intake.accept(Bytes::copy_from_slice(body.as_bytes())).await.expect("a batch");
+    let outcomes = intake.accept(Request::of_ours(Bytes::copy_from_slice(body.as_bytes()))).await.expect("a batch");
     let code = |outcome: &Outcome| match outcome {
         Outcome::Accepted => "accepted",
         Outcome::Refused(refusal) => refusal.code.as_str(),
@@ -24,7 +29,7 @@ async fn codes(intake: &Intake, body: &str) -> Vec<&'static str> {
 }
 
 async fn error(intake: &Intake, body: &[u8]) -> BodyError {
-    intake.accept(Bytes::copy_from_slice(body)).await.expect_err("no batch")
+    intake.accept(Request::of_ours(Bytes::copy_from_slice(body))).await.expect_err("no batch")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +118,7 @@ async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
     let options = Options { deadline: Duration::from_millis(1), ..Options::default() };
-    let intake = Intake::new(options, Arc::new(Catalog::built_in()), Arc::new(Silent), Handle::current());
+    let intake = Intake::new(options, Live::fixed(Catalog::built_in()), schemas(), Arc::new(Silent), Handle::current());
     assert_eq!(codes(&intake, r#"[{"meta":{"stream":"test.event"}},{}]"#).await, ["unknown", "missing-stream"]);
 }
 
