@@ -220,7 +220,13 @@ mod tests {
 
     #[test]
     fn a_batch_is_all_some_or_none_and_none_is_the_clients_fault_or_ours() {
-        let refusal = |code| intake::Refusal { index: 0, code, message: String::new(), event: bytes::Bytes::new() };
+        let refusal = |code| intake::Refusal {
+            index: 0,
+            code,
+            message: String::new(),
+            violations: vec![],
+            event: bytes::Bytes::new(),
+        };
         let (ours, theirs, large) = (refusal(Code::Unknown), refusal(Code::MissingStream), refusal(Code::TooLarge));
         assert_eq!(of_batch(2, &[]), 201);
         assert_eq!(of_batch(2, &[&ours]), 207);

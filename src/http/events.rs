@@ -170,7 +170,13 @@ mod tests {
     }
 
     fn refused(index: usize, code: Code, event: &'static str) -> Outcome {
-        Outcome::Refused(Refusal { index, code, message: "Why.".into(), event: Bytes::from_static(event.as_bytes()) })
+        Outcome::Refused(Refusal {
+            index,
+            code,
+            message: "Why.".into(),
+            violations: vec![],
+            event: Bytes::from_static(event.as_bytes()),
+        })
     }
 
     fn header_of(answer: &HttpResponse, name: &str) -> String {

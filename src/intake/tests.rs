@@ -108,7 +108,7 @@ async fn a_limit_of_zero_is_no_limit() {
 async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
     let (intake, _log, _folder) = intake(Options { max_inflight_bytes: 4096, ..Options::default() });
     let large = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
-    let another = intake.enter(1).expect("a place");
+    let another = intake.shared.enter(1).expect("a place");
     assert_eq!(error(&intake, large.as_bytes()).await, BodyError::Overloaded);
     assert_eq!(codes(&intake, r#"{"meta":{"stream":"test.event"}}"#).await, ["accepted"]);
     drop(another);

@@ -57,6 +57,12 @@ pub struct Violation {
     pub message: String,
 }
 
+/// All of it in a line: `'<dataPath>' <message>, …`.
+pub fn errors_text(violations: &[Violation]) -> String {
+    let texts = violations.iter().map(|violation| format!("'{}' {}", violation.data_path, violation.message));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
 /// All schemas that have been asked for.
 pub struct Schemas {}
 
