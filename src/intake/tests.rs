@@ -35,13 +35,13 @@ async fn error(intake: &Intake, body: &[u8]) -> BodyError {
 #[tokio::test(flavor = "multi_thread")]
 async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
     let (intake, log, _folder) = intake(Options { max_event_bytes: 200, ..Options::default() });
-    let good = r#"{"n":1e400,"meta":{"stream":"lie"}, "meta":{"dt":"2020-01-01T00:00:00Z","stream":"test.event"}}"#;
+    let good = r#"{"$schema":"/test/event/1.0.0","test":"","n":1e400,"meta":{"stream":"lie"}, "meta":{"dt":"2020-01-01T00:00:00Z","id":"i","stream":"test.event"}}"#;
     let body = format!(
-        r#" [{good}, {{}}, 5, {{"meta":{{"stream":"nope"}}}}, {{"meta":5}}, {{"meta":{{"stream":"test.event"}},"p":"{}"}}] "#,
+        r#" [{good}, {{}}, 5, {{"$schema":"/x","meta":{{"stream":"nope"}}}}, {{"$schema":"/x","meta":5}}, {{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}] "#,
         "x".repeat(200)
     );
     let expected =
-        ["accepted", "missing-stream", "not-an-object", "stream-not-configured", "missing-stream", "too-large"];
+        ["accepted", "missing-schema", "not-an-object", "stream-not-configured", "missing-stream", "too-large"];
     assert_eq!(codes(&intake, &body).await, expected);
     let topic = crate::model::Topic::new("test.event");
     let partition = crate::model::Partition::new(&topic, 0);
@@ -55,9 +55,9 @@ async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_that_no_log_takes_is_the_time_of_arrival() {
     let (intake, log, _folder) = intake(Options::default());
-    for dt in ["2999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "now"] {
+    for dt in ["2999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2020-19-39T29:59:59Z"] {
         let before = Timestamp::now();
-        let body = format!(r#"{{"meta":{{"stream":"test.event","dt":"{dt}"}}}}"#);
+        let body = format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event","dt":"{dt}"}}}}"#);
         assert_eq!(codes(&intake, &body).await, ["accepted"]);
         let ends = log.ends(&[crate::model::Topic::new("test.event")]).await.expect("ends");
         let newest = log.before(&ends[0].partition, ends[0].next).await.expect("a record");
@@ -86,7 +86,7 @@ async fn the_depth_is_that_of_an_event_in_a_batch_too() {
     let (intake, _log, _folder) = intake(Options::default());
     let nested = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
-        format!(r#"{{"meta":{{"stream":"test.event"}},"p":{open}{close}}}"#)
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":{open}{close}}}"#)
     };
     assert_eq!(codes(&intake, &nested(128)).await, ["accepted"]);
     assert_eq!(codes(&intake, &format!("[{}]", nested(128))).await, ["accepted"]);
@@ -100,17 +100,19 @@ async fn a_limit_of_zero_is_no_limit() {
     let none = Options { max_body_bytes: 0, max_event_bytes: 0, max_inflight_bytes: 0, ..Options::default() };
     let (intake, _log, _folder) = intake(none);
     assert_eq!(intake.options().event_bytes_max(), BYTES_MOST);
-    let event = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5 << 20));
+    let event =
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5 << 20));
     assert_eq!(codes(&intake, &event).await, ["accepted"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
     let (intake, _log, _folder) = intake(Options { max_inflight_bytes: 4096, ..Options::default() });
-    let large = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
+    let large =
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
     let another = intake.shared.enter(1).expect("a place");
     assert_eq!(error(&intake, large.as_bytes()).await, BodyError::Overloaded);
-    assert_eq!(codes(&intake, r#"{"meta":{"stream":"test.event"}}"#).await, ["accepted"]);
+    assert_eq!(codes(&intake, r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}}"#).await, ["accepted"]);
     drop(another);
     assert_eq!(codes(&intake, &large).await, ["accepted"], "alone it gets in, although it is larger than the bound");
 }
@@ -119,7 +121,10 @@ async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
 async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
     let options = Options { deadline: Duration::from_millis(1), ..Options::default() };
     let intake = Intake::new(options, Live::fixed(Catalog::built_in()), schemas(), Arc::new(Silent), Handle::current());
-    assert_eq!(codes(&intake, r#"[{"meta":{"stream":"test.event"}},{}]"#).await, ["unknown", "missing-stream"]);
+    assert_eq!(
+        codes(&intake, r#"[{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}},{}]"#).await,
+        ["unknown", "missing-schema"]
+    );
 }
 
 /// A log that never answers.
