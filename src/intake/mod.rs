@@ -336,4 +336,8 @@ impl Reason {
 }
 
 #[cfg(test)]
+mod error_event_test;
+#[cfg(test)]
+mod judge_test;
+#[cfg(test)]
 mod tests;
