@@ -94,6 +94,14 @@ impl World {
         .expect("the records come")
     }
 
+    /// Until nothing is in flight.
+    pub(super) async fn until_idle(&self) {
+        let shared = &self.intake.shared;
+        let all = u32::try_from(shared.permits).expect("a number");
+        let idle = tokio::time::timeout(Duration::from_secs(30), shared.in_flight.acquire_many(all)).await;
+        drop(idle.expect("it comes to rest"));
+    }
+
     pub(super) fn json(record: &Record) -> Value {
         serde_json::from_slice(record.value.as_ref().expect("a value")).expect("JSON")
     }
