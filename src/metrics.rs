@@ -9,6 +9,7 @@ pub const STREAMS_OPEN: &str = "sluice_streams_open";
 pub const RING_BYTES: &str = "sluice_ring_bytes";
 pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
+pub const EVENTS_LAST_ACCEPTED: &str = "sluice_events_last_accepted_seconds";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 /// Reports of invalid events.
@@ -27,6 +28,7 @@ pub fn describe() {
     gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
     gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
     counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");
+    gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last appended, in seconds since 1970");
     counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause, stream and mode");
     counter!(
         EVENTS_OF_THE_FUTURE,

@@ -6,7 +6,7 @@ use super::judge::Judged;
 use super::{Code, Kind, Mode, Outcome, Refusal, Stopped};
 use crate::log::{AppendError, Appended};
 use crate::metrics as names;
-use crate::model::NewRecord;
+use crate::model::{NewRecord, Timestamp};
 
 /// The label of events whose stream is not in the catalogue, or was not asked for.
 const NO_STREAM: &str = "-";
@@ -94,7 +94,10 @@ impl<'a> Batch<'a> {
         for Counted { stream, code, events } in self.counted {
             let stream = stream.to_owned();
             match code {
-                None => metrics::counter!(names::EVENTS_ACCEPTED, "stream" => stream, "mode" => mode),
+                None => {
+                    metrics::gauge!(names::EVENTS_LAST_ACCEPTED).set(Timestamp::now().0 as f64 / 1000.0);
+                    metrics::counter!(names::EVENTS_ACCEPTED, "stream" => stream, "mode" => mode)
+                }
                 Some(code) => {
                     let code = code.as_str();
                     metrics::counter!(names::EVENTS_REFUSED, "code" => code, "stream" => stream, "mode" => mode)
