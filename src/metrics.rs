@@ -17,6 +17,8 @@ pub const ERROR_EVENTS: &str = "sluice_error_events_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
+pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
+pub const SCHEMA_LOADS: &str = "sluice_schema_loads_total";
 
 /// Tells the recorder what each metric means. Once, at the start.
 pub fn describe() {
@@ -39,4 +41,6 @@ pub fn describe() {
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
+    gauge!(SCHEMAS_CACHED, Unit::Count, "Compiled schemas held in memory");
+    counter!(SCHEMA_LOADS, Unit::Count, "Looks for a schema, by result");
 }
