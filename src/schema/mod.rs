@@ -105,12 +105,6 @@ pub enum LoadError {
 
 type Outcome = Result<Arc<Schema>, LoadError>;
 
-/// All of it in a line: `'<dataPath>' <message>, …`.
-pub fn errors_text(violations: &[Violation]) -> String {
-    let texts = violations.iter().map(|violation| format!("'{}' {}", violation.data_path, violation.message));
-    texts.collect::<Vec<_>>().join(", ")
-}
-
 /// All schemas that have been asked for.
 pub struct Schemas(Arc<Shared>);
 
