@@ -221,13 +221,11 @@ async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
     let options = Options { deadline: Duration::from_millis(1), ..Options::default() };
-    let intake = Intake::new(
-        options,
-        Live::fixed(Catalog::built_in()),
-        schemas_of(&schema::Options::default()),
-        Arc::new(Silent),
-        Handle::current(),
-    );
+    let schemas = schemas_of(&schema::Options::default());
+    let uri = SchemaUri::parse("/test/event/1.0.0").expect("a URI");
+    schemas.load(&uri).await.expect("a schema: what is waited for then is the log alone");
+    let live = Live::fixed(Catalog::built_in());
+    let intake = Intake::new(options, live, schemas, Arc::new(Silent), Handle::current());
     assert_eq!(
         codes(&intake, r#"[{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}},{}]"#).await,
         ["unknown", "missing-schema"]
