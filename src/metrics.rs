@@ -10,6 +10,7 @@ pub const RING_BYTES: &str = "sluice_ring_bytes";
 pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
+pub const POSTS_REFUSED: &str = "sluice_posts_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
@@ -26,6 +27,7 @@ pub fn describe() {
     gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
     counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream");
     counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause");
+    counter!(POSTS_REFUSED, Unit::Count, "Requests refused as a whole, whatever events they had, by cause");
     counter!(
         EVENTS_OF_THE_FUTURE,
         Unit::Count,

@@ -169,7 +169,7 @@ impl Reason {
     }
 
     fn of(self, index: usize, event: Bytes) -> Refusal {
-        Refusal { index, code: self.code, message: self.message, event }
+        Refusal { index, code: self.code, message: self.message, event, violations: Vec::new() }
     }
 }
 
@@ -213,7 +213,7 @@ impl<'a> Batch<'a> {
                 Err(e @ AppendError::Unknown(_)) => (Code::Unknown, e.to_string()),
             };
             metrics::counter!(names::EVENTS_REFUSED, "code" => code.as_str()).increment(1);
-            self.outcomes[index] = Outcome::Refused(Refusal { index, code, message, event });
+            self.outcomes[index] = Outcome::Refused(Refusal { index, code, message, event, violations: Vec::new() });
         }
     }
 }

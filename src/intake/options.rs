@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::model::units;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub deadline: Duration,
     /// What stands before a stream's name in its topic, such as `eqiad.`
     pub topic_prefix: Option<String>,
+    /// What `GET /v1/_test/events` posts. None: one event of the stream `test.event`.
+    pub test_events: Vec<Map<String, Value>>,
 }
 
 impl Default for Options {
@@ -43,6 +46,7 @@ impl Default for Options {
             max_inflight_bytes: 256 << 20,
             deadline: Duration::from_secs(9),
             topic_prefix: None,
+            test_events: Vec::new(),
         }
     }
 }

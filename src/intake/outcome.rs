@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 
+use crate::schema::Violation;
+
 /// What became of one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// In the log: acknowledged.
     Accepted,
     Refused(Refusal),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The event's place in the request, from 0.
     pub index: usize,
@@ -18,6 +20,8 @@ pub struct Refusal {
     pub message: String,
     /// The event as it was sent.
     pub event: Bytes,
+    /// What its schema says against it; empty where it was refused for something else.
+    pub violations: Vec<Violation>,
 }
 
 /// Why an event was refused.
@@ -26,6 +30,10 @@ pub enum Code {
     NotAnObject,
     MissingStream,
     StreamNotConfigured,
+    /// Its schema says so.
+    Invalid,
+    /// The producer may not post to its stream.
+    Forbidden,
     TooLarge,
     /// Not in the log, and never will be.
     NotWritten,
@@ -56,6 +64,8 @@ impl Code {
             Self::NotAnObject => "not-an-object",
             Self::MissingStream => "missing-stream",
             Self::StreamNotConfigured => "stream-not-configured",
+            Self::Invalid => "invalid",
+            Self::Forbidden => "forbidden",
             Self::TooLarge => "too-large",
             Self::NotWritten => "not-written",
             Self::Unknown => "unknown",
@@ -64,12 +74,20 @@ impl Code {
 
     pub fn fault(self) -> Fault {
         match self {
-            Self::NotAnObject | Self::MissingStream | Self::StreamNotConfigured | Self::TooLarge => Fault::Client,
+            Self::NotAnObject
+            | Self::MissingStream
+            | Self::StreamNotConfigured
+            | Self::Invalid
+            | Self::Forbidden
+            | Self::TooLarge => Fault::Client,
             Self::NotWritten | Self::Unknown => Fault::Ours,
         }
     }
 
     pub fn kind(self) -> Kind {
-        Kind::Error
+        match self {
+            Self::Invalid => Kind::Invalid,
+            _ => Kind::Error,
+        }
     }
 }

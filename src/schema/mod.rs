@@ -57,6 +57,12 @@ pub struct Violation {
     pub message: String,
 }
 
+/// What is wrong, in a line, as AJV 6 puts it.
+pub fn errors_text(violations: &[Violation]) -> String {
+    let of_one = |violation: &Violation| format!("'{}' {}", violation.data_path, violation.message);
+    violations.iter().map(of_one).collect::<Vec<_>>().join(", ")
+}
+
 /// All schemas that have been asked for.
 pub struct Schemas {}
 

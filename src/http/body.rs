@@ -1,0 +1,413 @@
+//! A request's body: from what is sent to the bytes that were meant, within their limits.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_web::error::PayloadError;
+use actix_web::http::header::{self, HeaderMap};
+use async_compression::tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader, ReadBuf};
+use tokio::time::timeout;
+use tokio_util::io::StreamReader;
+
+use super::error::BodyRefusal;
+
+const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/reports+json"];
+const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
+/// The content codings that are taken, as an answer names them.
+pub(super) const CODINGS: &str = "gzip, deflate, br, zstd";
+/// Codings of one body, one over the other. A body with more is refused (415).
+const CODINGS_MAX: usize = 2;
+/// A body that takes longer is refused, whatever has come of it.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+/// What is decoded between two looks at the limit; other requests have their turn after each.
+const PIECE_BYTES: usize = 32 * 1024;
+/// 8 MiB: what RFC 9659 lets zstd's senders use, and what its decoder may take before it has given a byte.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// One content coding of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+type Reader = Box<dyn AsyncBufRead + Unpin>;
+
+/// The whole body, decoded. It is refused before it is read where its headers say enough, and else as soon as it is over
+/// its limit, which counts what is sent and what comes out of it alike.
+pub(super) async fn take<S>(headers: &HeaderMap, payload: S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+{
+    check_type(headers)?;
+    let codings = codings(headers)?;
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|declared| declared > bytes_max) {
+        return Err(BodyRefusal::TooLarge(bytes_max));
+    }
+    let body = async {
+        match codings.as_slice() {
+            [] => read(payload, bytes_max).await,
+            codings => inflate(payload, codings, bytes_max).await,
+        }
+    };
+    timeout(BODY_TIME_MAX, body).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))?
+}
+
+/// What the headers say of the body must be what is read here: JSON in UTF-8.
+fn check_type(headers: &HeaderMap) -> Result<(), BodyRefusal> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut content_type = content_type.split(';').map(str::trim);
+    match content_type.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" => return Err(BodyRefusal::NoContentType),
+        "application/x-www-form-urlencoded" => return Err(BodyRefusal::Form),
+        other if !CONTENT_TYPES.contains(&other) => return Err(BodyRefusal::ContentType),
+        _ => {}
+    }
+    let parameters = content_type.filter_map(|parameter| parameter.split_once('='));
+    let mut charsets = parameters.filter(|(name, _)| name.eq_ignore_ascii_case("charset"));
+    let known = |charset: &str| CHARSETS.iter().any(|known| known.eq_ignore_ascii_case(charset.trim_matches('"')));
+    if charsets.all(|(_, charset)| known(charset)) { Ok(()) } else { Err(BodyRefusal::Charset) }
+}
+
+/// In the order in which they were applied.
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, BodyRefusal> {
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let names = value.to_str().map_err(|_| BodyRefusal::Coding)?;
+        for name in names.split(',').map(str::trim) {
+            match name.to_ascii_lowercase().as_str() {
+                "" | "identity" => {}
+                "gzip" | "x-gzip" => codings.push(Coding::Gzip),
+                "deflate" => codings.push(Coding::Deflate),
+                "br" => codings.push(Coding::Brotli),
+                "zstd" => codings.push(Coding::Zstd),
+                _ => return Err(BodyRefusal::Coding),
+            }
+        }
+    }
+    if codings.len() > CODINGS_MAX { Err(BodyRefusal::Coding) } else { Ok(codings) }
+}
+
+async fn read<S>(mut payload: S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        extend(&mut body, &chunk.map_err(|_| BodyRefusal::Cut)?, bytes_max)?;
+    }
+    Ok(body.freeze())
+}
+
+async fn inflate<S>(payload: S, codings: &[Coding], bytes_max: u64) -> Result<Bytes, BodyRefusal>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+{
+    let mut sent = 0;
+    let payload = payload.map(move |chunk| {
+        let chunk = chunk.map_err(|_| io::Error::other(BodyRefusal::Cut))?;
+        // What is sent may come to nothing, such as empty members without end.
+        sent += chunk.len() as u64;
+        if sent > bytes_max { Err(io::Error::other(BodyRefusal::TooLarge(bytes_max))) } else { Ok(chunk) }
+    });
+    let mut reader: Reader = Box::new(StreamReader::new(payload));
+    for coding in codings.iter().rev() {
+        reader = coding.decoded(reader).await.map_err(refusal_of)?;
+    }
+    let mut body = BytesMut::new();
+    loop {
+        let piece = reader.fill_buf().await.map_err(refusal_of)?;
+        if piece.is_empty() {
+            return Ok(body.freeze());
+        }
+        extend(&mut body, piece, bytes_max)?;
+        let taken = piece.len();
+        reader.consume(taken);
+        tokio::task::yield_now().await;
+    }
+}
+
+fn extend(body: &mut BytesMut, piece: &[u8], bytes_max: u64) -> Result<(), BodyRefusal> {
+    if (body.len() + piece.len()) as u64 > bytes_max {
+        return Err(BodyRefusal::TooLarge(bytes_max));
+    }
+    body.extend_from_slice(piece);
+    Ok(())
+}
+
+/// The reason that was sent through the decoders, or else they were not sent what they read.
+fn refusal_of(error: io::Error) -> BodyRefusal {
+    error.downcast().unwrap_or(BodyRefusal::Damaged)
+}
+
+impl Coding {
+    async fn decoded(self, mut reader: Reader) -> io::Result<Reader> {
+        let first = reader.fill_buf().await?.first().copied().unwrap_or_default();
+        Ok(match self {
+            // Several members, or frames, in a row are one body: so their specifications have it.
+            Self::Gzip => {
+                let mut decoder = GzipDecoder::new(reader);
+                decoder.multiple_members(true);
+                buffered(decoder)
+            }
+            Self::Zstd => {
+                let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
+                let mut decoder = ZstdDecoder::with_params(reader, &[window]);
+                decoder.multiple_members(true);
+                buffered(decoder)
+            }
+            // The name means zlib, and there are senders who leave its two bytes out.
+            Self::Deflate if is_zlib(first) => buffered(Whole::new(ZlibDecoder::new(reader), ZlibDecoder::get_mut)),
+            Self::Deflate => buffered(Whole::new(DeflateDecoder::new(reader), DeflateDecoder::get_mut)),
+            Self::Brotli if has_large_window(first) => return Err(io::ErrorKind::InvalidData.into()),
+            Self::Brotli => buffered(Whole::new(BrotliDecoder::new(reader), BrotliDecoder::get_mut)),
+        })
+    }
+}
+
+fn buffered(decoder: impl AsyncRead + Unpin + 'static) -> Reader {
+    Box::new(BufReader::with_capacity(PIECE_BYTES, decoder))
+}
+
+/// RFC 1950: compression method 8, window of at most 32 KiB. Raw deflate that begins like this would be a stored block
+/// with padding that is not zero, which nobody writes.
+fn is_zlib(first: u8) -> bool {
+    first & 0x0f == 8 && first >> 4 <= 7
+}
+
+/// An extension beyond RFC 7932, with windows of up to 1 GiB. The decoder knows it, and cannot be told not to.
+fn has_large_window(first: u8) -> bool {
+    first & 0x7f == 0x11
+}
+
+/// A decoder whose input must end where what it decodes ends.
+struct Whole<D> {
+    decoder: D,
+    rest: fn(&mut D) -> &mut Reader,
+}
+
+impl<D> Whole<D> {
+    fn new(decoder: D, rest: fn(&mut D) -> &mut Reader) -> Self {
+        Self { decoder, rest }
+    }
+}
+
+impl<D: AsyncRead + Unpin> AsyncRead for Whole<D> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        ready!(Pin::new(&mut this.decoder).poll_read(cx, into))?;
+        if into.filled().len() > before {
+            return Poll::Ready(Ok(()));
+        }
+        let rest = ready!(Pin::new((this.rest)(&mut this.decoder)).poll_fill_buf(cx))?;
+        Poll::Ready(if rest.is_empty() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use async_compression::Level;
+    use async_compression::tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
+    use futures_util::stream;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const JSON: &[u8] = br#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"test test test"}"#;
+    const LIMIT: u64 = 100_000;
+
+    /// All that an encoder makes of this.
+    macro_rules! encoded {
+        ($encoder:ident, $bytes:expr) => {{
+            let mut encoder = $encoder::with_quality(Vec::new(), Level::Fastest);
+            encoder.write_all($bytes).await.expect("encodes");
+            encoder.shutdown().await.expect("encodes");
+            encoder.into_inner()
+        }};
+    }
+
+    async fn every_coding(bytes: &[u8]) -> [(&'static str, Vec<u8>); 6] {
+        [
+            ("gzip", encoded!(GzipEncoder, bytes)),
+            ("x-GZIP", encoded!(GzipEncoder, bytes)),
+            ("deflate", encoded!(ZlibEncoder, bytes)),
+            ("Deflate", encoded!(DeflateEncoder, bytes)),
+            ("br", encoded!(BrotliEncoder, bytes)),
+            ("zstd", encoded!(ZstdEncoder, bytes)),
+        ]
+    }
+
+    fn headers(more: &[(&str, &str)]) -> HeaderMap {
+        let mut request = TestRequest::post();
+        for (name, value) in more {
+            request = request.append_header((*name, *value));
+        }
+        request.to_http_request().headers().clone()
+    }
+
+    async fn taken(coding: &str, body: &[u8], piece: usize) -> Result<Bytes, BodyRefusal> {
+        let headers = headers(&[("content-type", "application/json"), ("content-encoding", coding)]);
+        let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        take(&headers, stream::iter(pieces), LIMIT).await
+    }
+
+    fn form(content_type: &str) -> Result<(), BodyRefusal> {
+        check_type(&headers(&[("content-type", content_type)]))
+    }
+
+    #[test]
+    fn what_producers_send_today_is_taken() {
+        for content_type in [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "text/plain;charset=\"utf-8\"",
+            "application/reports+json",
+            "application/json; charset=us-ascii; odd",
+        ] {
+            assert_eq!(form(content_type), Ok(()), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_misread_is_refused() {
+        let refused = [
+            ("", BodyRefusal::NoContentType),
+            ("application/x-www-form-urlencoded", BodyRefusal::Form),
+            ("text/xml", BodyRefusal::ContentType),
+            ("application/json; charset=utf-16", BodyRefusal::Charset),
+            ("application/json; charset=utf-8; charset=latin1", BodyRefusal::Charset),
+        ];
+        for (content_type, refusal) in refused {
+            assert_eq!(form(content_type), Err(refusal), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn codings_are_a_list_over_all_headers_and_two_at_most() {
+        let of = |values: &[&str]| {
+            let pairs: Vec<_> = values.iter().map(|value| ("content-encoding", *value)).collect();
+            codings(&headers(&pairs))
+        };
+        assert_eq!(of(&[]), Ok(vec![]));
+        assert_eq!(of(&["identity, , identity", ""]), Ok(vec![]));
+        assert_eq!(of(&["GZip", "identity,br"]), Ok(vec![Coding::Gzip, Coding::Brotli]));
+        for refused in ["compress", "gzip;q=1", "gzip, gzip, gzip", "lzma, gzip", "dcb"] {
+            assert_eq!(of(&[refused]), Err(BodyRefusal::Coding), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_coding_is_undone_however_it_is_cut_into_pieces() {
+        for (coding, body) in every_coding(JSON).await {
+            for piece in [1, 7, body.len()] {
+                assert_eq!(taken(coding, &body, piece).await.as_deref(), Ok(JSON), "{coding} in {piece}");
+            }
+        }
+        let twice = encoded!(BrotliEncoder, &encoded!(GzipEncoder, JSON));
+        assert_eq!(taken("gzip, br", &twice, 5).await.as_deref(), Ok(JSON));
+        assert_eq!(taken("br, gzip", &twice, 5).await, Err(BodyRefusal::Damaged));
+    }
+
+    #[tokio::test]
+    async fn members_in_a_row_are_one_body() {
+        let (head, tail) = JSON.split_at(20);
+        let members = [encoded!(GzipEncoder, head), encoded!(GzipEncoder, b""), encoded!(GzipEncoder, tail)].concat();
+        assert_eq!(taken("gzip", &members, 9).await.as_deref(), Ok(JSON));
+        let frames = [encoded!(ZstdEncoder, head), encoded!(ZstdEncoder, tail)].concat();
+        assert_eq!(taken("zstd", &frames, 9).await.as_deref(), Ok(JSON));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_anywhere_is_damaged_and_so_is_one_that_goes_on() {
+        for (coding, body) in every_coding(JSON).await {
+            for length in 1..body.len() {
+                assert_eq!(taken(coding, &body[..length], 16).await, Err(BodyRefusal::Damaged), "{coding} at {length}");
+            }
+            for more in [&b"\n"[..], b"garbage that goes on for a while", &[0; 40]] {
+                for piece in [1, 4096] {
+                    let longer = [&body, more].concat();
+                    assert_eq!(taken(coding, &longer, piece).await, Err(BodyRefusal::Damaged), "{coding} + {more:?}");
+                }
+            }
+            assert_eq!(taken(coding, JSON, 16).await, Err(BodyRefusal::Damaged), "{coding} that is none");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_byte_is_found_where_the_coding_has_a_checksum() {
+        for (coding, body) in every_coding(JSON).await.into_iter().filter(|(coding, _)| *coding == "gzip") {
+            for at in body.len() - 8..body.len() {
+                let mut body = body.clone();
+                body[at] ^= 1;
+                assert_eq!(taken(coding, &body, 16).await, Err(BodyRefusal::Damaged), "{coding} at {at}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_counts_what_comes_out() {
+        let limit = usize::try_from(LIMIT).expect("a size");
+        for (coding, body) in every_coding(&vec![b' '; limit]).await {
+            assert_eq!(taken(coding, &body, 999).await.map(|body| body.len()), Ok(limit), "{coding}");
+        }
+        for (coding, body) in every_coding(&vec![b' '; limit + 1]).await {
+            assert_eq!(taken(coding, &body, 999).await, Err(BodyRefusal::TooLarge(LIMIT)), "{coding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_limited_too_even_if_nothing_comes_out() {
+        let empty = encoded!(GzipEncoder, b"");
+        let many = empty.repeat(usize::try_from(LIMIT).expect("a size") / empty.len() + 1);
+        assert_eq!(taken("gzip", &many, 4096).await, Err(BodyRefusal::TooLarge(LIMIT)));
+    }
+
+    #[tokio::test]
+    async fn windows_that_cost_more_than_the_body_are_refused() {
+        // A zstd frame that asks for a window of 2 GiB, and one whose only segment is as large as that.
+        let large = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3][..], &[0x01, 0x00, 0x00]].concat();
+        assert_eq!(taken("zstd", &large, 16).await, Err(BodyRefusal::Damaged));
+        let single = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &(2_u32 << 30).to_le_bytes(), &[0x01, 0x00, 0x00]].concat();
+        assert_eq!(taken("zstd", &single, 16).await, Err(BodyRefusal::Damaged));
+        // Brotli with a large window of 30 bits, and then nothing.
+        assert_eq!(taken("br", &[0x11, 0x1e | 0xc0, 0x00], 16).await, Err(BodyRefusal::Damaged));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_refused_after_a_minute() {
+        let started = tokio::time::Instant::now();
+        for coding in ["identity", "gzip"] {
+            let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
+            let body = stream::iter([Ok(Bytes::from_static(b"\x1f\x8b"))]).chain(stream::pending());
+            assert_eq!(take(&headers, body, LIMIT).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
+        }
+        assert_eq!(started.elapsed(), BODY_TIME_MAX * 2);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_told_apart_from_a_damaged_one() {
+        for coding in ["identity", "gzip", "zstd"] {
+            let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
+            let broken = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
+            assert_eq!(take(&headers, broken, LIMIT).await, Err(BodyRefusal::Cut), "{coding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_over_the_limit_is_refused_before_anything_is_read() {
+        let headers =
+            headers(&[("content-type", "text/plain"), ("content-encoding", "gzip"), ("content-length", "100001")]);
+        assert_eq!(take(&headers, stream::pending(), LIMIT).await, Err(BodyRefusal::TooLarge(LIMIT)));
+    }
+}
