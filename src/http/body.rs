@@ -25,6 +25,9 @@ pub(super) const CODINGS: &str = "gzip, deflate, br, zstd";
 const CODINGS_MAX: usize = 2;
 /// A body that takes longer is refused, whatever has come of it.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+/// What is read of a refused body, and for how long, before the refusal is sent. Twice what actix reads ahead.
+const DISCARD_BYTES_MAX: usize = 256 * 1024;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 /// What is decoded between two looks at the limit; other requests have their turn after each.
 const PIECE_BYTES: usize = 32 * 1024;
 /// 8 MiB: what RFC 9659 lets zstd's senders use, and what its decoder may take before it has given a byte.
@@ -39,18 +42,17 @@ enum Coding {
     Zstd,
 }
 
-type Reader = Box<dyn AsyncBufRead + Unpin>;
+type Reader<'a> = Box<dyn AsyncBufRead + Unpin + 'a>;
 
 /// The whole body, decoded. It is refused before it is read where its headers say enough, and else as soon as it is over
 /// its limit, which counts what is sent and what comes out of it alike.
-pub(super) async fn take<S>(headers: &HeaderMap, payload: S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
+pub(super) async fn take<S>(headers: &HeaderMap, payload: &mut S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
 where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
     check_type(headers)?;
     let codings = codings(headers)?;
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|declared| declared > bytes_max) {
+    if declared(headers).is_some_and(|declared| declared > bytes_max) {
         return Err(BodyRefusal::TooLarge(bytes_max));
     }
     let body = async {
@@ -60,6 +62,33 @@ where
         }
     };
     timeout(BODY_TIME_MAX, body).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))?
+}
+
+/// Reads on in a body that was refused, where it is short. Then the connection goes on; else it ends with the answer.
+///
+/// actix would end it over any byte that is still unread, and say so, but answer what the client has sent behind the body
+/// all the same if both were in its buffer: events would be appended that their producer must believe to be lost.
+pub(super) async fn discard<S>(headers: &HeaderMap, payload: &mut S)
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    if declared(headers).is_some_and(|declared| declared > DISCARD_BYTES_MAX as u64) {
+        return;
+    }
+    let discarding = async {
+        let mut discarded = 0;
+        while let Some(Ok(chunk)) = payload.next().await {
+            discarded += chunk.len();
+            if discarded > DISCARD_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    let _ = timeout(DISCARD_TIME_MAX, discarding).await;
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What the headers say of the body must be what is read here: JSON in UTF-8.
@@ -97,7 +126,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, BodyRefusal> {
     if codings.len() > CODINGS_MAX { Err(BodyRefusal::Coding) } else { Ok(codings) }
 }
 
-async fn read<S>(mut payload: S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
+async fn read<S>(payload: &mut S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
@@ -108,9 +137,9 @@ where
     Ok(body.freeze())
 }
 
-async fn inflate<S>(payload: S, codings: &[Coding], bytes_max: u64) -> Result<Bytes, BodyRefusal>
+async fn inflate<S>(payload: &mut S, codings: &[Coding], bytes_max: u64) -> Result<Bytes, BodyRefusal>
 where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
     let mut sent = 0;
     let payload = payload.map(move |chunk| {
@@ -119,7 +148,7 @@ where
         sent += chunk.len() as u64;
         if sent > bytes_max { Err(io::Error::other(BodyRefusal::TooLarge(bytes_max))) } else { Ok(chunk) }
     });
-    let mut reader: Reader = Box::new(StreamReader::new(payload));
+    let mut reader: Reader<'_> = Box::new(StreamReader::new(payload));
     for coding in codings.iter().rev() {
         reader = coding.decoded(reader).await.map_err(refusal_of)?;
     }
@@ -150,7 +179,7 @@ fn refusal_of(error: io::Error) -> BodyRefusal {
 }
 
 impl Coding {
-    async fn decoded(self, mut reader: Reader) -> io::Result<Reader> {
+    async fn decoded(self, mut reader: Reader<'_>) -> io::Result<Reader<'_>> {
         let first = reader.fill_buf().await?.first().copied().unwrap_or_default();
         Ok(match self {
             // Several members, or frames, in a row are one body: so their specifications have it.
@@ -174,7 +203,7 @@ impl Coding {
     }
 }
 
-fn buffered(decoder: impl AsyncRead + Unpin + 'static) -> Reader {
+fn buffered<'a>(decoder: impl AsyncRead + Unpin + 'a) -> Reader<'a> {
     Box::new(BufReader::with_capacity(PIECE_BYTES, decoder))
 }
 
@@ -190,18 +219,18 @@ fn has_large_window(first: u8) -> bool {
 }
 
 /// A decoder whose input must end where what it decodes ends.
-struct Whole<D> {
+struct Whole<'a, D> {
     decoder: D,
-    rest: fn(&mut D) -> &mut Reader,
+    rest: fn(&mut D) -> &mut Reader<'a>,
 }
 
-impl<D> Whole<D> {
-    fn new(decoder: D, rest: fn(&mut D) -> &mut Reader) -> Self {
+impl<'a, D> Whole<'a, D> {
+    fn new(decoder: D, rest: fn(&mut D) -> &mut Reader<'a>) -> Self {
         Self { decoder, rest }
     }
 }
 
-impl<D: AsyncRead + Unpin> AsyncRead for Whole<D> {
+impl<D: AsyncRead + Unpin> AsyncRead for Whole<'_, D> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
@@ -259,7 +288,7 @@ mod tests {
     async fn taken(coding: &str, body: &[u8], piece: usize) -> Result<Bytes, BodyRefusal> {
         let headers = headers(&[("content-type", "application/json"), ("content-encoding", coding)]);
         let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        take(&headers, stream::iter(pieces), LIMIT).await
+        take(&headers, &mut stream::iter(pieces), LIMIT).await
     }
 
     fn form(content_type: &str) -> Result<(), BodyRefusal> {
@@ -389,8 +418,8 @@ mod tests {
         let started = tokio::time::Instant::now();
         for coding in ["identity", "gzip"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
-            let body = stream::iter([Ok(Bytes::from_static(b"\x1f\x8b"))]).chain(stream::pending());
-            assert_eq!(take(&headers, body, LIMIT).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
+            let mut body = stream::iter([Ok(Bytes::from_static(b"\x1f\x8b"))]).chain(stream::pending());
+            assert_eq!(take(&headers, &mut body, LIMIT).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
         }
         assert_eq!(started.elapsed(), BODY_TIME_MAX * 2);
     }
@@ -399,15 +428,29 @@ mod tests {
     async fn a_body_that_breaks_off_is_told_apart_from_a_damaged_one() {
         for coding in ["identity", "gzip", "zstd"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
-            let broken = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
-            assert_eq!(take(&headers, broken, LIMIT).await, Err(BodyRefusal::Cut), "{coding}");
+            let mut broken = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
+            assert_eq!(take(&headers, &mut broken, LIMIT).await, Err(BodyRefusal::Cut), "{coding}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_body_is_read_on_for_a_little_and_for_a_moment() {
+        let started = tokio::time::Instant::now();
+        let chunked = headers(&[]);
+        let mut pieces = stream::iter(std::iter::repeat_with(|| Ok(Bytes::from_static(&[b' '; 1024]))).take(400));
+        discard(&chunked, &mut pieces).await;
+        assert_eq!(pieces.count().await, 400 - 257);
+        discard(&chunked, &mut stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))])).await;
+        discard(&headers(&[("content-length", "262145")]), &mut stream::pending()).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        discard(&headers(&[("content-length", "262144")]), &mut stream::pending()).await;
+        assert_eq!(started.elapsed(), DISCARD_TIME_MAX);
     }
 
     #[tokio::test]
     async fn a_length_over_the_limit_is_refused_before_anything_is_read() {
         let headers =
             headers(&[("content-type", "text/plain"), ("content-encoding", "gzip"), ("content-length", "100001")]);
-        assert_eq!(take(&headers, stream::pending(), LIMIT).await, Err(BodyRefusal::TooLarge(LIMIT)));
+        assert_eq!(take(&headers, &mut stream::pending(), LIMIT).await, Err(BodyRefusal::TooLarge(LIMIT)));
     }
 }

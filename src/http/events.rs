@@ -26,9 +26,18 @@ const TEST_EVENT: &str =
 /// Messages that the answer to a producer who may post none of its events has.
 const FORBIDDEN_TOLD_MAX: usize = 10;
 
-pub(super) async fn post(request: HttpRequest, payload: web::Payload, services: web::Data<Services>) -> HttpResponse {
+pub(super) async fn post(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
     let bytes_max = services.intake.options().body_bytes_max();
-    handle(&request, &services, body::take(request.headers(), payload, bytes_max)).await
+    let body = body::take(request.headers(), &mut payload, bytes_max);
+    let answer = handle(&request, &services, body).await;
+    if answer.status().is_client_error() {
+        body::discard(request.headers(), &mut payload).await;
+    }
+    answer
 }
 
 /// As if the events that are configured for this had been posted: they are appended, and read.
