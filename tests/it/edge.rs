@@ -71,7 +71,7 @@ async fn requests_that_follow_a_refused_body_are_answered_in_their_turn() {
 #[tokio::test]
 async fn a_connection_that_ends_with_a_refusal_answers_nothing_that_was_sent_behind_it() {
     let server = Server::start(Options::default()).await;
-    for bytes in [1_000, 70_000, 130_000, 250_000, 300_000, 1_000_000, 4_000_000] {
+    for bytes in [1_000, 130_000, 250_000, 300_000, 2_000_000] {
         let mut raw = server.connect().await;
         let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: text/html\r\nContent-Length: {bytes}");
         let next = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
