@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use async_compression::zstd::DParameter;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 
 use super::error::BodyRefusal;
+use crate::intake::BodyError;
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/reports+json"];
 const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
@@ -30,8 +33,27 @@ const DISCARD_BYTES_MAX: u64 = 256 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 /// What is decoded between two looks at the limit; other requests have their turn after each.
 const PIECE_BYTES: usize = 32 * 1024;
+/// By such pieces bodies take room. One that is smaller takes none: connections are limited elsewhere.
+const ROOM_BLOCK_BYTES: usize = 64 * 1024;
 /// 8 MiB: what RFC 9659 lets zstd's senders use, and what its decoder may take before it has given a byte.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// The memory that bodies may have while they are read, shared by all workers. Where there is none left a body is refused
+/// at once (503): what has been read of others is worth more than what has not.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    free: Arc<Semaphore>,
+    blocks: usize,
+}
+
+/// A body on its way.
+struct Body<'a> {
+    bytes: BytesMut,
+    bytes_max: u64,
+    room: &'a Room,
+    /// Given back when the body is whole, and the intake counts it, or when it is refused.
+    taken: Option<OwnedSemaphorePermit>,
+}
 
 /// One content coding of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +68,12 @@ type Reader<'a> = Box<dyn AsyncBufRead + Unpin + 'a>;
 
 /// The whole body, decoded. It is refused before it is read where its headers say enough, and else as soon as it is over
 /// its limit, which counts what is sent and what comes out of it alike.
-pub(super) async fn take<S>(headers: &HeaderMap, payload: &mut S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
+pub(super) async fn take<S>(
+    headers: &HeaderMap,
+    payload: &mut S,
+    bytes_max: u64,
+    room: &Room,
+) -> Result<Bytes, BodyRefusal>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
@@ -55,13 +82,15 @@ where
     if declared(headers).is_some_and(|declared| declared > bytes_max) {
         return Err(BodyRefusal::TooLarge(bytes_max));
     }
-    let body = async {
+    let mut body = Body { bytes: BytesMut::new(), bytes_max, room, taken: None };
+    let reading = async {
         match codings.as_slice() {
-            [] => read(payload, bytes_max).await,
-            codings => inflate(payload, codings, bytes_max).await,
+            [] => body.read(payload).await,
+            codings => body.inflate(payload, codings).await,
         }
     };
-    timeout(BODY_TIME_MAX, body).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))?
+    timeout(BODY_TIME_MAX, reading).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))??;
+    Ok(body.bytes.freeze())
 }
 
 /// Reads on in a body that was refused, where its length is known and small. Then the connection goes on; else it ends
@@ -119,51 +148,81 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, BodyRefusal> {
     if codings.len() > CODINGS_MAX { Err(BodyRefusal::Coding) } else { Ok(codings) }
 }
 
-async fn read<S>(payload: &mut S, bytes_max: u64) -> Result<Bytes, BodyRefusal>
-where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-{
-    let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        extend(&mut body, &chunk.map_err(|_| BodyRefusal::Cut)?, bytes_max)?;
+impl Room {
+    /// 0 means that there is no limit.
+    pub(super) fn new(bytes: u64) -> Self {
+        let blocks = match bytes {
+            0 => Semaphore::MAX_PERMITS,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX) / ROOM_BLOCK_BYTES,
+        };
+        let blocks = blocks.clamp(1, Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(blocks)), blocks }
     }
-    Ok(body.freeze())
 }
 
-async fn inflate<S>(payload: &mut S, codings: &[Coding], bytes_max: u64) -> Result<Bytes, BodyRefusal>
-where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-{
-    let mut sent = 0;
-    let payload = payload.map(move |chunk| {
-        let chunk = chunk.map_err(|_| io::Error::other(BodyRefusal::Cut))?;
-        // What is sent may come to nothing, such as empty members without end.
-        sent += chunk.len() as u64;
-        if sent > bytes_max { Err(io::Error::other(BodyRefusal::TooLarge(bytes_max))) } else { Ok(chunk) }
-    });
-    let mut reader: Reader<'_> = Box::new(StreamReader::new(payload));
-    for coding in codings.iter().rev() {
-        reader = coding.decoded(reader).await.map_err(refusal_of)?;
-    }
-    let mut body = BytesMut::new();
-    loop {
-        let piece = reader.fill_buf().await.map_err(refusal_of)?;
-        if piece.is_empty() {
-            return Ok(body.freeze());
+impl Body<'_> {
+    async fn read<S>(&mut self, payload: &mut S) -> Result<(), BodyRefusal>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    {
+        while let Some(chunk) = payload.next().await {
+            self.extend(&chunk.map_err(|_| BodyRefusal::Cut)?)?;
         }
-        extend(&mut body, piece, bytes_max)?;
-        let taken = piece.len();
-        reader.consume(taken);
-        tokio::task::yield_now().await;
+        Ok(())
     }
-}
 
-fn extend(body: &mut BytesMut, piece: &[u8], bytes_max: u64) -> Result<(), BodyRefusal> {
-    if (body.len() + piece.len()) as u64 > bytes_max {
-        return Err(BodyRefusal::TooLarge(bytes_max));
+    async fn inflate<S>(&mut self, payload: &mut S, codings: &[Coding]) -> Result<(), BodyRefusal>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    {
+        let (mut sent, bytes_max) = (0, self.bytes_max);
+        let payload = payload.map(move |chunk| {
+            let chunk = chunk.map_err(|_| io::Error::other(BodyRefusal::Cut))?;
+            // What is sent may come to nothing, such as empty members without end.
+            sent += chunk.len() as u64;
+            if sent > bytes_max { Err(io::Error::other(BodyRefusal::TooLarge(bytes_max))) } else { Ok(chunk) }
+        });
+        let mut reader: Reader<'_> = Box::new(StreamReader::new(payload));
+        for coding in codings.iter().rev() {
+            reader = coding.decoded(reader).await.map_err(refusal_of)?;
+        }
+        loop {
+            let piece = reader.fill_buf().await.map_err(refusal_of)?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.extend(piece)?;
+            let taken = piece.len();
+            reader.consume(taken);
+            tokio::task::yield_now().await;
+        }
     }
-    body.extend_from_slice(piece);
-    Ok(())
+
+    fn extend(&mut self, piece: &[u8]) -> Result<(), BodyRefusal> {
+        let bytes = self.bytes.len() + piece.len();
+        if bytes as u64 > self.bytes_max {
+            return Err(BodyRefusal::TooLarge(self.bytes_max));
+        }
+        self.take_room(bytes / ROOM_BLOCK_BYTES)?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// A body that has all of the room is alone: it may be larger, rather than never be taken.
+    fn take_room(&mut self, blocks: usize) -> Result<(), BodyRefusal> {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = blocks.min(self.room.blocks).saturating_sub(taken);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let more = self.room.free.clone().try_acquire_many_owned(more).map_err(|_| BodyError::Overloaded)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
 }
 
 /// The reason that was sent through the decoders, or else they were not sent what they read.
@@ -281,7 +340,7 @@ mod tests {
     async fn taken(coding: &str, body: &[u8], piece: usize) -> Result<Bytes, BodyRefusal> {
         let headers = headers(&[("content-type", "application/json"), ("content-encoding", coding)]);
         let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        take(&headers, &mut stream::iter(pieces), LIMIT).await
+        take(&headers, &mut stream::iter(pieces), LIMIT, &Room::new(0)).await
     }
 
     fn form(content_type: &str) -> Result<(), BodyRefusal> {
@@ -412,7 +471,7 @@ mod tests {
         for coding in ["identity", "gzip"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
             let mut body = stream::iter([Ok(Bytes::from_static(b"\x1f\x8b"))]).chain(stream::pending());
-            assert_eq!(take(&headers, &mut body, LIMIT).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
+            assert_eq!(take(&headers, &mut body, LIMIT, &Room::new(0)).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
         }
         assert_eq!(started.elapsed(), BODY_TIME_MAX * 2);
     }
@@ -422,8 +481,30 @@ mod tests {
         for coding in ["identity", "gzip", "zstd"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
             let mut broken = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
-            assert_eq!(take(&headers, &mut broken, LIMIT).await, Err(BodyRefusal::Cut), "{coding}");
+            assert_eq!(take(&headers, &mut broken, LIMIT, &Room::new(0)).await, Err(BodyRefusal::Cut), "{coding}");
         }
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_read_share_their_room_and_small_ones_need_none() {
+        let room = Room::new(3 * ROOM_BLOCK_BYTES as u64);
+        let of = |blocks: usize| {
+            let body = Bytes::from(vec![b' '; blocks * ROOM_BLOCK_BYTES]);
+            let headers = headers(&[("content-type", "text/plain")]);
+            let room = room.clone();
+            async move { take(&headers, &mut stream::iter([Ok(body)]), 1 << 30, &room).await.map(|body| body.len()) }
+        };
+        let overloaded = Err(BodyRefusal::Body(BodyError::Overloaded));
+        let mut other = Body { bytes: BytesMut::new(), bytes_max: 1 << 30, room: &room, taken: None };
+        other.extend(&[0; ROOM_BLOCK_BYTES - 1]).expect("room");
+        assert_eq!(of(100).await, Ok(100 * ROOM_BLOCK_BYTES), "alone it may be larger than the room");
+        other.extend(&[0; 1]).expect("room");
+        assert_eq!((of(2).await, of(3).await), (Ok(2 * ROOM_BLOCK_BYTES), overloaded.clone()));
+        other.extend(&[0; 2 * ROOM_BLOCK_BYTES]).expect("room");
+        assert_eq!((of(0).await, of(1).await), (Ok(0), overloaded));
+        other.extend(&[0; 2 * ROOM_BLOCK_BYTES]).expect("it has all the room");
+        drop(other);
+        assert_eq!(of(3).await, Ok(3 * ROOM_BLOCK_BYTES));
     }
 
     #[tokio::test(start_paused = true)]
@@ -445,6 +526,9 @@ mod tests {
     async fn a_length_over_the_limit_is_refused_before_anything_is_read() {
         let headers =
             headers(&[("content-type", "text/plain"), ("content-encoding", "gzip"), ("content-length", "100001")]);
-        assert_eq!(take(&headers, &mut stream::pending(), LIMIT).await, Err(BodyRefusal::TooLarge(LIMIT)));
+        assert_eq!(
+            take(&headers, &mut stream::pending(), LIMIT, &Room::new(0)).await,
+            Err(BodyRefusal::TooLarge(LIMIT))
+        );
     }
 }

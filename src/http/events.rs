@@ -10,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Services;
-use super::body::{self, CODINGS};
+use super::body::{self, CODINGS, Room};
 use super::client_ip;
 use super::error::{self, BodyRefusal};
 use super::query::Query;
@@ -30,11 +30,13 @@ pub(super) async fn post(
     request: HttpRequest,
     mut payload: web::Payload,
     services: web::Data<Services>,
+    room: web::Data<Room>,
 ) -> HttpResponse {
     let bytes_max = services.intake.options().body_bytes_max();
-    let body = body::take(request.headers(), &mut payload, bytes_max);
+    let body = body::take(request.headers(), &mut payload, bytes_max, &room);
     let answer = handle(&request, &services, body).await;
-    if answer.status().is_client_error() {
+    // Where the body was read whole there is nothing left, and this costs nothing.
+    if !answer.status().is_success() {
         body::discard(request.headers(), &mut payload).await;
     }
     answer

@@ -75,12 +75,14 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     }
     let stopping = server.graceful_shutdown_signal();
     let served = options.serve.clone();
+    let room = body::Room::new(services.intake.options().max_inflight_bytes);
     let server = server.listen("public", listener, move || {
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
         let app = App::new()
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(worker))
+            .app_data(web::Data::new(room.clone()))
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
         conn::pipeline(app, stopping.clone())

@@ -25,7 +25,8 @@ pub struct Options {
     pub max_event_bytes: u64,
     /// Levels of objects and arrays in one event; the array around a batch does not count.
     pub max_depth: usize,
-    /// Bytes of events that wait for the log at once; past it a POST is answered 503 at once. 0 = no limit.
+    /// Bytes of events that wait for the log at once, and of bodies that are being read at once, each; past it a POST is
+    /// answered 503 at once. 0 = no limit.
     #[serde(deserialize_with = "units::bytes")]
     pub max_inflight_bytes: u64,
     /// Time within which every POST is answered.
