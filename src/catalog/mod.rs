@@ -149,6 +149,12 @@ impl Catalog {
         is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry, settings })
     }
 
+    pub fn headers_wanted(&self) -> &std::collections::HashSet<String> {
+        static NONE: std::sync::LazyLock<std::collections::HashSet<String>> =
+            std::sync::LazyLock::new(Default::default);
+        &NONE
+    }
+
     /// By canonical name.
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values()

@@ -245,6 +245,7 @@ mod tests {
             schema_path: format!("#/{keyword}"),
             params: json!({ "type": "string" }),
             message: message.into(),
+            property_name: None,
         };
         let violations =
             vec![violation(".test", "type", "should be string"), violation("", "required", "should \"x\"")];

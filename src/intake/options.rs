@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::stamp::MetaDt;
 use crate::model::units;
 
 /// What of the deadline the log does not get, at most; at most a tenth, too.
@@ -32,6 +33,13 @@ pub struct Options {
     /// Time within which every POST is answered.
     #[serde(deserialize_with = "units::duration")]
     pub deadline: Duration,
+    /// Where an event says which schema it follows: dotted paths, the first that is there.
+    #[serde(deserialize_with = "units::list")]
+    pub schema_uri_field: Vec<String>,
+    /// When `meta.dt` is the time of arrival.
+    pub meta_dt: MetaDt,
+    /// The stream that is told of invalid events. None: nobody is.
+    pub error_stream: Option<String>,
     /// What stands before a stream's name in its topic, such as `eqiad.`
     pub topic_prefix: Option<String>,
     /// What `GET /v1/_test/events` posts. None: one event of the stream `test.event`.
@@ -46,6 +54,9 @@ impl Default for Options {
             max_depth: 128,
             max_inflight_bytes: 256 << 20,
             deadline: Duration::from_secs(9),
+            schema_uri_field: vec!["$schema".into()],
+            meta_dt: MetaDt::default(),
+            error_stream: None,
             topic_prefix: None,
             test_events: Vec::new(),
         }

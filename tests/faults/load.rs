@@ -114,6 +114,7 @@ impl Load {
         let stream = fastrand::choice(&self.streams).expect("a stream");
         let ago = jiff::SignedDuration::from_millis(fastrand::i64(0..CLOCKS_DIFFER_MS));
         json!({
+            "$schema": "/test/event/1.0.0",
             "meta": {"stream": stream, "id": format!("e{number}"), "dt": (jiff::Timestamp::now() - ago).to_string()},
             "number": number,
             "padding": "x".repeat(fastrand::usize(..PADDING_BYTES_MAX)),

@@ -146,3 +146,21 @@ async fn an_instance_that_serves_one_half_says_so_of_the_other() {
     assert_eq!(post(&only_in, "/v1/events").await.status(), 201);
     assert_eq!(only_out.stream("/v2/stream/test.event", "").await.head.status(), 200);
 }
+
+#[tokio::test]
+async fn a_dry_run_appends_nothing_and_a_hasty_post_does() {
+    let server = Server::start(Options::default()).await;
+    let wrong = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":5}"#;
+    let both = format!("[{},{wrong}]", EVENT.replace("asked", "dry"));
+    let dry = server.connect().await.post_to("/v1/events?dry_run", JSON, both.as_bytes()).await;
+    let sentence = "1 out of 2 events were accepted, but 1 failed (1 invalid and 0 errored).";
+    assert_eq!((dry.status(), dry.head.reason()), (200, sentence), "{dry:?}");
+    let item = &dry.json()["invalid"][0];
+    assert_eq!((&item["index"], &item["code"]), (&json!(1), &json!("invalid")), "{item}");
+    assert_eq!(item["context"]["errorsText"], "'.test' should be string", "{item}");
+    assert_eq!(item["context"]["errors"][0]["dataPath"], ".test", "{item}");
+    assert!(item["context"].get("message").is_none(), "{item}");
+    assert_eq!(post(&server, "/v1/events?hasty").await.status(), 202);
+    let first = server.stream("/v2/stream/test.event?since=0", "").await.event().await;
+    assert_eq!(first.json()["test"], "asked", "what was only tried is not there");
+}

@@ -36,8 +36,8 @@ async fn accepted_events_are_counted_in_the_reason_and_the_body_is_empty() {
 async fn refused_events_come_back_with_index_code_and_their_bytes() {
     let server = Server::start(Options::default()).await;
     let good = event_at("test.event", 0, 0).to_string();
-    let unknown = r#"{"meta":{"stream":"no.such","id":"i1"}, "n":1.10,"n":2}"#;
-    let unnamed = r#"{ "x" : [ ] }"#;
+    let unknown = r#"{"$schema":"/a/1","meta":{"stream":"no.such","id":"i1"}, "n":1.10,"n":2}"#;
+    let unnamed = r#"{ "$schema":"/a/1","x" : [ ] }"#;
     let answer = server.post(&format!("[{good}, {unknown}, {unnamed} ,7]")).await;
     assert_says(&answer, 207, "1 out of 4 events were accepted, but 3 failed (0 invalid and 3 errored).");
     let lists = answer.json();
@@ -51,7 +51,10 @@ async fn refused_events_come_back_with_index_code_and_their_bytes() {
         assert!(answer.text().contains(&format!(r#""event":{event}"#)), "{event} in {}", answer.text());
     }
     let message = items[0]["context"]["message"].as_str().expect("a message");
-    assert_eq!(message, "event i1 destined to stream no.such is not allowed in stream; no.such is not configured.");
+    assert_eq!(
+        message,
+        "event i1 of schema at /a/1 destined to stream no.such is not allowed in stream; no.such is not configured."
+    );
     let none = server.post(unknown).await;
     assert_says(&none, 400, "1 out of 1 events had failures and were not accepted. (0 invalid and 1 errored).");
     let log = server.stream("/v2/stream/test.event?since=0", "").await.event().await;
@@ -88,7 +91,7 @@ async fn nesting_is_taken_to_its_limit_and_refused_beyond_it_alone_and_in_a_batc
     let server = Server::start(Options::default()).await;
     let event = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
-        format!(r#"{{"deep":{open}{close},"meta":{{"stream":"test.event"}}}}"#)
+        format!(r#"{{"$schema":"/test/event/1.0.0","deep":{open}{close},"meta":{{"stream":"test.event"}}}}"#)
     };
     for body in [event(128), format!("[{}]", event(128))] {
         assert_eq!(server.post(&body).await.status(), 201, "128 levels: {:?}", server.post(&body).await);
@@ -121,7 +124,7 @@ fn small_limits() -> Options {
 }
 
 fn event_of(bytes: usize) -> String {
-    let frame = r#"{"meta":{"stream":"test.event"},"pad":""}"#;
+    let frame = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"pad":""}"#;
     frame.replace(r#""""#, &format!(r#""{}""#, "x".repeat(bytes - frame.len())))
 }
 
