@@ -11,6 +11,7 @@ pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
 pub const EVENTS_LAST_ACCEPTED: &str = "sluice_events_last_accepted_seconds";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
+pub const POSTS_REFUSED: &str = "sluice_posts_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 /// Reports of invalid events.
 pub const ERROR_EVENTS: &str = "sluice_error_events_total";
@@ -32,6 +33,7 @@ pub fn describe() {
     counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");
     gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last appended, in seconds since 1970");
     counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause, stream and mode");
+    counter!(POSTS_REFUSED, Unit::Count, "Requests refused as a whole, whatever events they had, by cause");
     counter!(
         EVENTS_OF_THE_FUTURE,
         Unit::Count,

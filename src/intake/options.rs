@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::stamp::MetaDt;
 use crate::model::units;
@@ -25,7 +26,8 @@ pub struct Options {
     pub max_event_bytes: u64,
     /// Levels of objects and arrays in one event; the array around a batch does not count.
     pub max_depth: usize,
-    /// Bytes of events that wait for the log at once; past it a POST is answered 503 at once. 0 = no limit.
+    /// Bytes of events that wait for the log at once, and of bodies that are being read at once, each; past it a POST is
+    /// answered 503 at once. 0 = no limit.
     #[serde(deserialize_with = "units::bytes")]
     pub max_inflight_bytes: u64,
     /// Time within which every POST is answered.
@@ -40,6 +42,8 @@ pub struct Options {
     pub error_stream: Option<String>,
     /// What stands before a stream's name in its topic, such as `eqiad.`
     pub topic_prefix: Option<String>,
+    /// What `GET /v1/_test/events` posts. None: one event of the stream `test.event`.
+    pub test_events: Vec<Map<String, Value>>,
 }
 
 impl Default for Options {
@@ -54,6 +58,7 @@ impl Default for Options {
             meta_dt: MetaDt::default(),
             error_stream: None,
             topic_prefix: None,
+            test_events: Vec::new(),
         }
     }
 }

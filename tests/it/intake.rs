@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::engine::event_at;
 use crate::raw::Answer;
 use crate::server::{Options, Server};
+use crate::support::{PATIENCE, eventually};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
@@ -175,4 +176,30 @@ async fn an_event_over_its_limit_is_413_alone_and_an_item_in_a_batch() {
     assert_eq!(answer.status(), 207, "{answer:?}");
     let item = &answer.json()["error"][0];
     assert_eq!((&item["index"], &item["code"]), (&json!(1), &json!("too-large")), "{item}");
+}
+
+#[tokio::test]
+async fn bodies_that_fill_the_room_while_they_are_read_are_503_and_small_ones_pass() {
+    let server = Server::start(Options::default().env("SLUICE__INTAKE__MAX_INFLIGHT_BYTES", "1MiB")).await;
+    let event = |bytes: usize| event_of(bytes).replace("{\"meta", r#"{"$schema":"/test/event/1.0.0","meta"#);
+    // It has the room, and does not end: its head and what went before its last byte have been taken.
+    let mut holder = server.connect().await;
+    let length = 1 << 20;
+    holder.send(format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {length}\r\n\r\n")).await;
+    holder.send(vec![b' '; length - 1]).await;
+    let mut refused = None;
+    let full = eventually(PATIENCE, async || {
+        let answer = server.post(&event(200_000)).await;
+        let full = answer.status() == 503;
+        refused = Some(answer);
+        full
+    });
+    assert!(full.await, "{refused:?}");
+    let refused = refused.expect("an answer");
+    assert_says(&refused, 503, "Too many events are waiting for the log.");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(server.post(&event(1_000)).await.status(), 201);
+    holder.send(" ").await;
+    assert_says(&holder.answer().await, 400, "Request body was empty. Must provide JSON encoded events.");
+    assert_eq!(server.post(&event(200_000)).await.status(), 201);
 }
