@@ -18,8 +18,14 @@ mod built_in;
 mod cache;
 mod compiled;
 mod defaults;
+#[cfg(test)]
+mod families_test;
 mod formats;
 mod judge;
+#[cfg(test)]
+mod judge_test;
+#[cfg(test)]
+mod load_test;
 mod refs;
 mod rules;
 mod same;
@@ -27,8 +33,6 @@ mod secure;
 mod source;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 mod tree;
 mod unmapped;
 mod uri;
