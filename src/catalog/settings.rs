@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::model::Topic;
+use crate::model::{Step, Topic};
 
 /// The settings of a stream that sluice acts on.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +21,12 @@ pub struct Settings {
     #[serde(deserialize_with = "list_or_null")]
     pub topics_allowed: Vec<String>,
     pub description: Option<String>,
+    /// The record's key: a name and the dotted path of its value, each.
+    #[serde(skip)]
+    pub message_key_fields: Vec<(String, String)>,
+    /// Fields that are filled from headers: a path, and the header's name in lower case.
+    #[serde(skip)]
+    pub header_fields: Vec<(Vec<Step>, String)>,
 }
 
 impl Default for Settings {
@@ -32,11 +38,17 @@ impl Default for Settings {
             stream_aliases: vec![],
             topics_allowed: vec![],
             description: None,
+            message_key_fields: vec![],
+            header_fields: vec![],
         }
     }
 }
 
 impl Settings {
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
     /// The topics of a stream of this name, in the order that they are listed.
     pub(super) fn topics_of(&self, name: &str) -> Vec<Topic> {
         // A pattern lists its topics as patterns too: they say nothing of one name.

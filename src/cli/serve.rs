@@ -49,7 +49,7 @@ fn greet(running: &Running) {
     say(&format!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log));
     say(&format!("  read:  curl -N http://{address}/v2/stream/recentchange"));
     say(&format!(
-        "  write: curl -H 'Content-Type: application/json' -d '{{\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
+        "  write: curl -H 'Content-Type: application/json' -d '{{\"$schema\":\"/test/event/1.0.0\",\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
     ));
     if let Some(admin) = running.admin {
         say(&format!("sluice admin on http://{admin}"));

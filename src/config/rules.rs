@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
-use crate::intake;
+use crate::{intake, schema};
 
 /// Worker threads that anybody could mean.
 const WORKERS_MOST: usize = 1024;
@@ -23,9 +23,10 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
             faults.push((key.to_owned(), fault.to_owned()));
         }
     };
-    let Config { http, admin, catalog, hub, intake, limits, .. } = config;
+    let Config { http, admin, catalog, schema, hub, intake, limits, .. } = config;
     check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
     check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
+    check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
     let admin_is_right = admin.listen.as_deref().is_none_or(|listen| listen == "off" || is_address(listen));
     check("admin.listen", admin_is_right, "not ADDRESS:PORT, such as 127.0.0.1:9102, and not \"off\"");
     let source = catalog.source.as_ref().map(|path| path.to_string_lossy());
@@ -34,6 +35,12 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
         source.is_none_or(|source| !source.contains("://")),
         "a catalogue is read from a file, not yet from an address: save it (curl -o streams.json …) and name the file",
     );
+    check(
+        "schema.bases",
+        schema.bases.iter().all(|base| schema::Options::is_base(base)),
+        "neither folders nor addresses that begin with http:// or https://",
+    );
+    check("schema.latest_ttl", !schema.latest_ttl.is_zero(), "0: latest would be looked for at every event");
     check("hub.heartbeat", hub.heartbeat >= HEARTBEAT_LEAST, "less than 1s");
     check("hub.ring_bytes", hub.ring_bytes != Some(0), "0: readers could not be served from memory at all");
     let most = intake::BYTES_MOST;

@@ -64,6 +64,29 @@ fn every_fault_is_reported_at_once_with_its_origin() {
 }
 
 #[test]
+fn an_instance_serves_in_out_or_both_and_nothing_else() {
+    use http::Half::{In, Out};
+    let served = |text: &str| load(&format!("[http]\nserve = {text}"), &[]).map(|config| config.http.serve);
+    assert_eq!(served("['in']"), Ok(vec![In]));
+    assert_eq!(served("['out', 'in']"), Ok(vec![Out, In]));
+    assert_eq!(served("'in,out'"), Ok(vec![In, Out]));
+    for (wrong, why) in [("[]", "nothing: name"), ("['up']", "'up' is no half of sluice"), ("5", "http.serve")] {
+        let faults = served(wrong).expect_err("a fault").0;
+        assert!(faults[0].contains(why) && faults[0].contains("http.serve"), "{wrong}: {faults:?}");
+    }
+}
+
+#[test]
+fn test_events_are_a_list_of_tables() {
+    let file = "[intake]\ntest_events = [{ \"$schema\" = '/a/1.0.0', meta.stream = 'a', n = 1.5 }]";
+    let config = load(file, &[]).expect("a config");
+    let expected = serde_json::json!([{ "$schema": "/a/1.0.0", "meta": { "stream": "a" }, "n": 1.5 }]);
+    assert_eq!(serde_json::json!(config.intake.test_events), expected);
+    let faults = faults("[intake]\ntest_events = [5]", &[]);
+    assert!(faults[0].contains("intake.test_events"), "{faults:?}");
+}
+
+#[test]
 fn a_value_out_of_range_is_blamed_on_the_setting_that_holds() {
     let faults = faults("[limits]\nipv4_prefix = 99", &[("SLUICE__LIMITS__IPV4_PREFIX", "33")]);
     assert_eq!(faults, ["environment variable SLUICE__LIMITS__IPV4_PREFIX: limits.ipv4_prefix: more than 32 bits"]);
@@ -73,6 +96,7 @@ fn a_value_out_of_range_is_blamed_on_the_setting_that_holds() {
 fn environment_values_are_what_their_key_needs() {
     let environment = [
         ("SLUICE__HTTP__WORKERS", "4"),
+        ("SLUICE__HTTP__SERVE", "out"),
         ("SLUICE__INTAKE__TOPIC_PREFIX", "123"),
         ("SLUICE__LOG__KAFKA__BOOTSTRAP_SERVERS", "a:1, b:2"),
         ("SLUICE__LOG__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
@@ -81,6 +105,7 @@ fn environment_values_are_what_their_key_needs() {
     ];
     let config = load("", &environment).expect("a config");
     assert_eq!(config.http.workers, 4);
+    assert_eq!(config.http.serve, [http::Half::Out]);
     assert_eq!(config.intake.topic_prefix.as_deref(), Some("123"));
     assert_eq!(config.log.kafka.bootstrap_servers, ["a:1", "b:2"]);
     assert_eq!(config.log.kafka.properties["security.protocol"], "ssl");
@@ -128,8 +153,8 @@ fn what_holds_is_shown_with_its_origin_and_without_secrets() {
 
 /// Every key of the sections, as the complaint about an unknown one names them.
 fn keys_of_the_code() -> Vec<String> {
-    const SECTIONS: [&str; 11] =
-        ["http", "admin", "catalog", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
+    const SECTIONS: [&str; 12] =
+        ["http", "admin", "catalog", "schema", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
     let mut keys = Vec::new();
     for section in SECTIONS {
         let faults = faults(&format!("{}~~~~~~~~ = 1", header(section)).replace('~', "_"), &[]);

@@ -10,10 +10,18 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
+use super::body::CODINGS;
+use super::options::Half;
+use super::query::QueryError;
 use crate::catalog::UnknownStream;
 use crate::hub::SubscribeError;
-use crate::intake::{self, BodyError, Code, Fault};
+use crate::intake::auth::Denied;
+use crate::intake::{self, BodyError, Code, Fault, Mode};
 use crate::model::{IdError, NameError, SinceError};
+
+/// What a 401 says of how to do better, and after a token that is no good, that it is that.
+const CHALLENGE: &str = r#"Bearer realm="sluice""#;
+const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
 
 /// How long a client is asked to wait where the cause may pass.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -22,6 +30,8 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Refusal {
     #[error("there is nothing at this address")]
     UnknownRoute,
+    #[error("{}", of_other_half(*.0))]
+    OtherHalf(Half),
     #[error("this address answers {0}")]
     WrongMethod(&'static str),
     #[error("the path is not UTF-8 when it is decoded")]
@@ -40,6 +50,13 @@ pub(super) enum Refusal {
     IdNotAscii,
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error("the list of streams is longer than {0} bytes: ask for fewer at once, or for all of them without a list")]
+    TooManyNames(usize),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// What each event is told of its stream.
+    #[error("{0}")]
+    Forbidden(String),
     #[error("the handler failed: {0}")]
     Internal(String),
 }
@@ -50,6 +67,12 @@ impl Refusal {
         use SubscribeError as S;
         match self {
             Self::UnknownRoute => (StatusCode::NOT_FOUND, "not_found", "Not Found"),
+            Self::OtherHalf(_) => (StatusCode::NOT_FOUND, "not_found", "Not Served Here"),
+            Self::TooManyNames(_) => (StatusCode::URI_TOO_LONG, "uri_too_long", "Too Many Names"),
+            Self::Denied(Denied::Closed) => (StatusCode::FORBIDDEN, "forbidden", "Posting Is Closed"),
+            Self::Denied(Denied::NoToken) => (StatusCode::UNAUTHORIZED, "unauthorized", "Token Needed"),
+            Self::Denied(Denied::BadToken) => (StatusCode::UNAUTHORIZED, "unauthorized", "Unknown Token"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Stream Not Allowed"),
             Self::WrongMethod(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed"),
             Self::PathNotUtf8 => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Path"),
             Self::Name(_) => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Stream Name"),
@@ -87,9 +110,12 @@ impl Refusal {
         let (status, kind, title) = self.row();
         let mut answer = HttpResponse::build(status);
         answer.content_type("application/problem+json");
-        if let Self::WrongMethod(allowed) = self {
-            answer.insert_header((header::ALLOW, *allowed));
-        }
+        match self {
+            Self::WrongMethod(allowed) => answer.insert_header((header::ALLOW, *allowed)),
+            Self::Denied(Denied::NoToken) => answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE)),
+            Self::Denied(Denied::BadToken) => answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE_AGAIN)),
+            _ => &mut answer,
+        };
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
         }
@@ -102,6 +128,22 @@ impl Refusal {
         problem.insert("uri".into(), request.uri().to_string().into());
         problem.extend(self.extras());
         answer.body(Value::Object(problem).to_string())
+    }
+}
+
+fn of_other_half(half: Half) -> &'static str {
+    match half {
+        Half::In => "this instance only gives events out (http.serve is \"out\"): post to one that takes them in",
+        Half::Out => "this instance only takes events in (http.serve is \"in\"): read from one that gives them out",
+    }
+}
+
+/// The word for a denial in metrics.
+pub(super) fn cause_of(denied: &Denied) -> &'static str {
+    match denied {
+        Denied::Closed => "closed",
+        Denied::NoToken => "no-token",
+        Denied::BadToken => "bad-token",
     }
 }
 
@@ -119,8 +161,14 @@ pub(super) enum BodyRefusal {
     ContentType,
     #[error("The charset must be UTF-8.")]
     Charset,
-    #[error("The body must not be compressed: send it without Content-Encoding.")]
-    Encoded,
+    #[error("The Content-Encoding must be one of {CODINGS}, or two of them.")]
+    Coding,
+    #[error(
+        "The body is not what its Content-Encoding says: it is damaged, cut short, or goes on, or its window is over 8 MiB."
+    )]
+    Damaged,
+    #[error(transparent)]
+    Query(#[from] QueryError),
     #[error("The body is larger than {0} bytes.")]
     TooLarge(u64),
     #[error("The body did not arrive within {} seconds.", .0.as_secs())]
@@ -135,9 +183,11 @@ impl BodyRefusal {
     /// Status, code.
     pub(super) fn row(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::NoContentType | Self::Form | Self::ContentType | Self::Charset | Self::Encoded => {
+            Self::NoContentType | Self::Form | Self::ContentType | Self::Charset | Self::Coding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type")
             }
+            Self::Damaged => (StatusCode::BAD_REQUEST, "bad-encoding"),
+            Self::Query(_) => (StatusCode::BAD_REQUEST, "bad-query"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::Cut => (StatusCode::BAD_REQUEST, "cut-short"),
@@ -161,12 +211,15 @@ impl BodyRefusal {
 }
 
 /// The status of a batch: all accepted, some, or none, and then whose fault that was.
-pub(super) fn of_batch(events: usize, refusals: &[&intake::Refusal]) -> StatusCode {
-    match refusals {
-        [] => StatusCode::CREATED,
-        some if some.len() < events => StatusCode::MULTI_STATUS,
-        [alone] if alone.code == Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        all if all.iter().any(|refusal| refusal.code.fault() == Fault::Ours) => StatusCode::SERVICE_UNAVAILABLE,
+pub(super) fn of_batch(mode: Mode, events: usize, refusals: &[&intake::Refusal]) -> StatusCode {
+    match (mode, refusals) {
+        (Mode::DryRun, _) => StatusCode::OK,
+        (Mode::Hasty, []) => StatusCode::ACCEPTED,
+        (Mode::Guaranteed, []) => StatusCode::CREATED,
+        (_, some) if some.len() < events => StatusCode::MULTI_STATUS,
+        (_, [alone]) if alone.code == Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        (_, all) if all.iter().any(|refusal| refusal.code.fault() == Fault::Ours) => StatusCode::SERVICE_UNAVAILABLE,
+        (_, all) if all.iter().all(|refusal| refusal.code == Code::Forbidden) => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_REQUEST,
     }
 }
@@ -185,6 +238,12 @@ mod tests {
             Refusal::UnknownRoute,
             Refusal::Subscribe(SubscribeError::TooManyChannels(1)),
             Refusal::WrongMethod("GET"),
+            Refusal::OtherHalf(Half::In),
+            Refusal::TooManyNames(1),
+            Refusal::Denied(Denied::Closed),
+            Refusal::Denied(Denied::NoToken),
+            Refusal::Denied(Denied::BadToken),
+            Refusal::Forbidden(String::new()),
             Refusal::PathNotUtf8,
             Refusal::Name(NameError::Empty),
             Refusal::UnknownStream(UnknownStream { name: name.clone(), nearest: vec![name] }),
@@ -202,7 +261,9 @@ mod tests {
             BodyRefusal::Form,
             BodyRefusal::ContentType,
             BodyRefusal::Charset,
-            BodyRefusal::Encoded,
+            BodyRefusal::Coding,
+            BodyRefusal::Damaged,
+            BodyRefusal::Query(QueryError::Encoding),
             BodyRefusal::TooLarge(1),
             BodyRefusal::TooSlow(Duration::ZERO),
             BodyRefusal::Cut,
@@ -220,13 +281,46 @@ mod tests {
 
     #[test]
     fn a_batch_is_all_some_or_none_and_none_is_the_clients_fault_or_ours() {
-        let refusal = |code| intake::Refusal { index: 0, code, message: String::new(), event: bytes::Bytes::new() };
+        let refusal = |code| intake::Refusal {
+            index: 0,
+            code,
+            message: String::new(),
+            event: bytes::Bytes::new(),
+            violations: Vec::new(),
+        };
         let (ours, theirs, large) = (refusal(Code::Unknown), refusal(Code::MissingStream), refusal(Code::TooLarge));
-        assert_eq!(of_batch(2, &[]), 201);
-        assert_eq!(of_batch(2, &[&ours]), 207);
-        assert_eq!(of_batch(2, &[&theirs, &theirs]), 400);
-        assert_eq!(of_batch(2, &[&theirs, &ours]), 503);
-        assert_eq!(of_batch(1, &[&large]), 413);
-        assert_eq!(of_batch(2, &[&large, &large]), 400);
+        let forbidden = refusal(Code::Forbidden);
+        let table: [(usize, &[&intake::Refusal], u16); 9] = [
+            (2, &[], 201),
+            (2, &[&ours], 207),
+            (2, &[&theirs, &theirs], 400),
+            (2, &[&theirs, &ours], 503),
+            (1, &[&large], 413),
+            (2, &[&large, &large], 400),
+            (2, &[&forbidden], 207),
+            (2, &[&forbidden, &forbidden], 403),
+            (2, &[&forbidden, &theirs], 400),
+        ];
+        for (events, refusals, status) in table {
+            assert_eq!(of_batch(Mode::Guaranteed, events, refusals), status, "{refusals:?}");
+            assert_eq!(of_batch(Mode::DryRun, events, refusals), 200, "{refusals:?}");
+        }
+        assert_eq!(of_batch(Mode::Hasty, 2, &[]), 202);
+    }
+
+    #[test]
+    fn a_denial_names_no_token_and_only_a_bad_one_is_called_so() {
+        let request = actix_web::test::TestRequest::post()
+            .uri("/v1/events")
+            .insert_header(("authorization", "Bearer hush"))
+            .to_http_request();
+        let challenge = |denied: Denied| {
+            let answer = Refusal::Denied(denied).answer(&request);
+            let challenge = answer.headers().get(header::WWW_AUTHENTICATE);
+            (answer.status().as_u16(), challenge.map(|value| value.to_str().expect("text").to_owned()))
+        };
+        assert_eq!(challenge(Denied::Closed), (403, None));
+        assert_eq!(challenge(Denied::NoToken), (401, Some(r#"Bearer realm="sluice""#.into())));
+        assert_eq!(challenge(Denied::BadToken), (401, Some(r#"Bearer realm="sluice", error="invalid_token""#.into())));
     }
 }

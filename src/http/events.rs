@@ -1,83 +1,114 @@
-//! `POST /v1/events`: from a body to a batch, from outcomes to an answer.
+//! `POST /v1/events`: from a request to a batch, from outcomes to an answer.
 
-use std::time::Duration;
+use std::future::{Future, ready};
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use serde_json::json;
-use tokio::time::timeout;
+use serde_json::value::RawValue;
 
 use super::Services;
+use super::body::{self, CODINGS, Room};
+use super::client_ip;
 use super::error::{self, BodyRefusal};
+use super::query::Query;
 use super::sentence;
-use crate::intake::{self, Kind, Outcome, Refusal};
+use crate::intake::auth::{Denied, Grant};
+use crate::intake::{self, Intake, Kind, Mode, Outcome, Refusal};
+use crate::metrics as names;
+use crate::schema;
 
-const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/reports+json"];
-const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
-/// A body that takes longer is refused, whatever has come of it.
-const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+/// What `GET /v1/_test/events` posts where nothing else is configured. Its id and its time are stamped like any other's.
+const TEST_EVENT: &str =
+    r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"GET /v1/_test/events"}"#;
+/// Messages that the answer to a producer who may post none of its events has.
+const FORBIDDEN_TOLD_MAX: usize = 10;
 
-pub(super) async fn post(request: HttpRequest, payload: web::Payload, services: web::Data<Services>) -> HttpResponse {
-    match take(request.headers(), payload, &services).await {
-        Ok(outcomes) => answer(&outcomes),
+pub(super) async fn post(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    services: web::Data<Services>,
+    room: web::Data<Room>,
+) -> HttpResponse {
+    let bytes_max = services.intake.options().body_bytes_max();
+    let body = body::take(request.headers(), &mut payload, bytes_max, &room);
+    let answer = handle(&request, &services, body).await;
+    // Where the body was read whole there is nothing left, and this costs nothing.
+    if !answer.status().is_success() {
+        body::discard(request.headers(), &mut payload).await;
+    }
+    answer
+}
+
+/// As if the events that are configured for this had been posted: they are appended, and read.
+pub(super) async fn post_test_events(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    let body = match services.intake.options().test_events.as_slice() {
+        [] => TEST_EVENT.to_owned(),
+        events => json!(events).to_string(),
+    };
+    handle(&request, &services, ready(Ok(body.into()))).await
+}
+
+/// Whoever may not post is told before the body is read.
+async fn handle(
+    request: &HttpRequest,
+    services: &Services,
+    body: impl Future<Output = Result<Bytes, BodyRefusal>>,
+) -> HttpResponse {
+    let grant = match services.guard.admit(bearer(request)) {
+        Ok(grant) => grant,
+        Err(denied) => return deny(request, denied),
+    };
+    match accept(request, &services.intake, grant, body).await {
+        Ok((mode, outcomes)) => answer(request, mode, &outcomes),
         Err(refusal) => refuse(&refusal),
     }
 }
 
-async fn take(headers: &HeaderMap, payload: web::Payload, services: &Services) -> Result<Vec<Outcome>, BodyRefusal> {
-    check_form(headers)?;
-    let body = read(headers, payload, services.intake.options().body_bytes_max());
-    let body = timeout(BODY_TIME_MAX, body).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))??;
-    let grant = services.guard.admit(None).map_err(|_| BodyRefusal::Cut)?;
-    let request = intake::Request { grant, ..intake::Request::of_ours(body) };
-    Ok(services.intake.accept(request).await?)
+/// The token that was sent. Another scheme's credentials are none.
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let credentials = request.headers().get(header::AUTHORIZATION)?.as_bytes().trim_ascii();
+    let (scheme, token) = credentials.split_at_checked(b"bearer".len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && token.first().is_none_or(u8::is_ascii_whitespace);
+    // What is not text is nobody's token, but it was sent as one.
+    is_bearer.then(|| std::str::from_utf8(token.trim_ascii()).unwrap_or_default())
 }
 
-/// What the headers say of the body must be what is read here: UTF-8 JSON, as it is.
-fn check_form(headers: &HeaderMap) -> Result<(), BodyRefusal> {
-    let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut content_type = value(header::CONTENT_TYPE).split(';').map(str::trim);
-    match content_type.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-        "" => return Err(BodyRefusal::NoContentType),
-        "application/x-www-form-urlencoded" => return Err(BodyRefusal::Form),
-        other if !CONTENT_TYPES.contains(&other) => return Err(BodyRefusal::ContentType),
-        _ => {}
-    }
-    let parameters = content_type.filter_map(|parameter| parameter.split_once('='));
-    let mut charsets = parameters.filter(|(name, _)| name.eq_ignore_ascii_case("charset"));
-    if !charsets.all(|(_, charset)| CHARSETS.iter().any(|known| known.eq_ignore_ascii_case(charset.trim_matches('"'))))
-    {
-        return Err(BodyRefusal::Charset);
-    }
-    match value(header::CONTENT_ENCODING).trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(()),
-        _ => Err(BodyRefusal::Encoded),
-    }
+async fn accept(
+    request: &HttpRequest,
+    intake: &Intake,
+    grant: Grant,
+    body: impl Future<Output = Result<Bytes, BodyRefusal>>,
+) -> Result<(Mode, Vec<Outcome>), BodyRefusal> {
+    let Query { mode, stream, schema_uri } = Query::parse(request.query_string())?;
+    let body = body.await?;
+    let headers = wanted_headers(request, intake);
+    let client = client_ip::of_producer(request);
+    let outcomes = intake.accept(intake::Request { body, mode, stream, schema_uri, headers, client, grant }).await?;
+    Ok((mode, outcomes))
 }
 
-/// The whole body. The limit acts before the body is read where its length is declared, and while it streams in.
-async fn read(headers: &HeaderMap, mut payload: web::Payload, bytes_max: u64) -> Result<Bytes, BodyRefusal> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|declared| declared > bytes_max) {
-        return Err(BodyRefusal::TooLarge(bytes_max));
-    }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| BodyRefusal::Cut)?;
-        if (body.len() + chunk.len()) as u64 > bytes_max {
-            return Err(BodyRefusal::TooLarge(bytes_max));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
+/// A header that is no text can fill no field.
+fn wanted_headers(request: &HttpRequest, intake: &Intake) -> Vec<(String, String)> {
+    let headers = request.headers().iter().filter(|(name, _)| intake.wants_header(name.as_str()));
+    headers
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.into()))
+        })
+        .collect()
+}
+
+fn deny(request: &HttpRequest, denied: Denied) -> HttpResponse {
+    metrics::counter!(names::POSTS_REFUSED, "cause" => error::cause_of(&denied)).increment(1);
+    error::Refusal::Denied(denied).answer(request)
 }
 
 /// A body that is no batch: both lists are there, and empty but for what is wrong.
 fn refuse(refusal: &BodyRefusal) -> HttpResponse {
     let (status, code) = refusal.row();
+    metrics::counter!(names::POSTS_REFUSED, "cause" => code).increment(1);
     let sentence = refusal.to_string();
     let mut context = json!({ "message": sentence });
     if let Some((line, column)) = refusal.position() {
@@ -85,10 +116,15 @@ fn refuse(refusal: &BodyRefusal) -> HttpResponse {
         context["column"] = column.into();
     }
     let item = json!({ "status": "error", "event": null, "context": context, "code": code });
-    respond(status, &sentence, Some(json!({ "invalid": [], "error": [item] }).to_string()))
+    let mut answer = respond(status, &sentence, Some(json!({ "invalid": [], "error": [item] }).to_string()));
+    if *refusal == BodyRefusal::Coding {
+        // RFC 9110, 12.5.3: in an answer it says what the next request may have.
+        answer.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static(CODINGS));
+    }
+    answer
 }
 
-fn answer(outcomes: &[Outcome]) -> HttpResponse {
+fn answer(request: &HttpRequest, mode: Mode, outcomes: &[Outcome]) -> HttpResponse {
     let refusals: Vec<&Refusal> = outcomes
         .iter()
         .filter_map(|outcome| match outcome {
@@ -96,11 +132,24 @@ fn answer(outcomes: &[Outcome]) -> HttpResponse {
             Outcome::Accepted => None,
         })
         .collect();
-    let (all, failed) = (outcomes.len(), refusals.len());
+    let status = error::of_batch(mode, outcomes.len(), &refusals);
+    if status == StatusCode::FORBIDDEN {
+        return error::Refusal::Forbidden(told(&refusals)).answer(request);
+    }
+    let sentence = match mode {
+        Mode::Hasty if refusals.is_empty() => format!("{} events hastily received.", outcomes.len()),
+        _ => sentence_of(outcomes.len(), &refusals),
+    };
+    let with_lists = mode == Mode::DryRun || !refusals.is_empty();
+    respond(status, &sentence, with_lists.then(|| lists(&refusals)))
+}
+
+/// What EventGate says of a batch.
+fn sentence_of(all: usize, refusals: &[&Refusal]) -> String {
+    let failed = refusals.len();
     let invalid = refusals.iter().filter(|refusal| refusal.code.kind() == Kind::Invalid).count();
-    let errored = failed - invalid;
-    let accepted = all - failed;
-    let sentence = if failed == 0 {
+    let (errored, accepted) = (failed - invalid, all - failed);
+    if failed == 0 {
         format!("All {all} out of {all} events were accepted.")
     } else if accepted > 0 {
         format!(
@@ -112,9 +161,18 @@ fn answer(outcomes: &[Outcome]) -> HttpResponse {
         format!(
             "{failed} out of {all} events had failures and were not accepted. ({invalid} invalid and {errored} errored)."
         )
-    };
-    let body = (failed > 0).then(|| lists(&refusals));
-    respond(error::of_batch(all, &refusals), &sentence, body)
+    }
+}
+
+/// What these events are told, each thing once: it names their streams.
+fn told(refusals: &[&Refusal]) -> String {
+    let mut messages: Vec<&str> = Vec::new();
+    for refusal in refusals {
+        if messages.len() < FORBIDDEN_TOLD_MAX && !messages.contains(&refusal.message.as_str()) {
+            messages.push(&refusal.message);
+        }
+    }
+    messages.join(" ")
 }
 
 fn respond(status: StatusCode, sentence: &str, body: Option<String>) -> HttpResponse {
@@ -146,110 +204,198 @@ fn item(refusal: &Refusal) -> String {
         Kind::Invalid => "invalid",
         Kind::Error => "error",
     };
-    let event = String::from_utf8_lossy(&refusal.event);
-    let context = json!({ "message": refusal.message });
+    let event = embedded(&refusal.event);
+    // AJV's errors have a message that JSON does not show, so theirs has none.
+    let context = match refusal.violations.as_slice() {
+        [] => json!({ "message": refusal.message }),
+        violations => json!({ "errors": violations, "errorsText": schema::errors_text(violations) }),
+    };
     let (code, index) = (refusal.code.as_str(), refusal.index);
     format!(r#"{{"status":"{status}","event":{event},"context":{context},"index":{index},"code":"{code}"}}"#)
+}
+
+/// An event as it was sent, where that is JSON; else the text of it.
+fn embedded(event: &Bytes) -> String {
+    let text = String::from_utf8_lossy(event);
+    match serde_json::from_str::<&RawValue>(&text) {
+        Ok(_) => text.into_owned(),
+        Err(_) => json!(text).to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
-    use actix_web::http::StatusCode;
     use actix_web::test::TestRequest;
+    use serde_json::Value;
 
     use super::*;
     use crate::intake::Code;
-
-    fn form(content_type: &str, more: Option<(&str, &str)>) -> Result<(), BodyRefusal> {
-        let mut request = TestRequest::post().insert_header((header::CONTENT_TYPE, content_type));
-        if let Some(more) = more {
-            request = request.insert_header(more);
-        }
-        check_form(request.to_http_request().headers())
-    }
+    use crate::schema::Violation;
 
     fn refused(index: usize, code: Code, event: &'static str) -> Outcome {
-        Outcome::Refused(Refusal { index, code, message: "Why.".into(), event: Bytes::from_static(event.as_bytes()) })
+        let event = Bytes::from_static(event.as_bytes());
+        Outcome::Refused(Refusal { index, code, message: "Why.".into(), event, violations: Vec::new() })
+    }
+
+    fn invalid(index: usize) -> Outcome {
+        let violation = |path: &str, keyword: &str, message: &str| Violation {
+            keyword: keyword.into(),
+            data_path: path.into(),
+            schema_path: format!("#/{keyword}"),
+            params: json!({ "type": "string" }),
+            message: message.into(),
+            property_name: None,
+        };
+        let violations =
+            vec![violation(".test", "type", "should be string"), violation("", "required", "should \"x\"")];
+        let event = Bytes::from_static(b"{\"test\":5}");
+        let message = "two things".into();
+        Outcome::Refused(Refusal { index, code: Code::Invalid, message, event, violations })
+    }
+
+    fn answer_to(mode: Mode, outcomes: &[Outcome]) -> HttpResponse {
+        answer(&TestRequest::post().to_http_request(), mode, outcomes)
     }
 
     fn header_of(answer: &HttpResponse, name: &str) -> String {
         answer.headers().get(name).and_then(|value| value.to_str().ok()).expect("a header").to_owned()
     }
 
-    async fn answered(outcomes: &[Outcome]) -> (StatusCode, String, String) {
-        let answer = answer(outcomes);
+    async fn answered(mode: Mode, outcomes: &[Outcome]) -> (u16, String, String) {
+        let answer = answer_to(mode, outcomes);
         let sentence = header_of(&answer, "sluice-message");
         assert_eq!(answer.head().reason(), sentence, "the sentence is the reason phrase too");
-        let status = answer.status();
+        let status = answer.status().as_u16();
         let body = to_bytes(answer.into_body()).await.expect("a body");
         (status, sentence, String::from_utf8_lossy(&body).into())
     }
 
-    #[test]
-    fn what_producers_send_today_is_taken() {
-        for content_type in [
-            "application/json",
-            "Application/JSON; charset=UTF-8",
-            "text/plain;charset=\"utf-8\"",
-            "application/reports+json",
-            "application/json; charset=us-ascii; odd",
-        ] {
-            assert_eq!(form(content_type, None), Ok(()), "{content_type}");
-        }
-        assert_eq!(form("application/json", Some(("content-encoding", "identity"))), Ok(()));
-    }
-
-    #[test]
-    fn what_would_be_misread_is_refused() {
-        let refused = [
-            ("", BodyRefusal::NoContentType),
-            ("application/x-www-form-urlencoded", BodyRefusal::Form),
-            ("text/xml", BodyRefusal::ContentType),
-            ("application/json; charset=utf-16", BodyRefusal::Charset),
-            ("application/json; charset=utf-8; charset=latin1", BodyRefusal::Charset),
-        ];
-        for (content_type, refusal) in refused {
-            assert_eq!(form(content_type, None), Err(refusal), "{content_type}");
-        }
-        for encoding in ["gzip", "identity, gzip", "br"] {
-            assert_eq!(form("text/plain", Some(("content-encoding", encoding))), Err(BodyRefusal::Encoded));
-        }
+    #[tokio::test]
+    async fn accepted_batches_have_a_sentence_and_no_body() {
+        let both = [Outcome::Accepted, Outcome::Accepted];
+        let all = answered(Mode::Guaranteed, &both).await;
+        assert_eq!(all, (201, "All 2 out of 2 events were accepted.".into(), String::new()));
+        let hasty = answered(Mode::Hasty, &both).await;
+        assert_eq!(hasty, (202, "2 events hastily received.".into(), String::new()));
     }
 
     #[tokio::test]
-    async fn accepted_batches_have_a_sentence_and_no_body() {
-        let all = answered(&[Outcome::Accepted, Outcome::Accepted]).await;
-        assert_eq!(all, (StatusCode::CREATED, "All 2 out of 2 events were accepted.".into(), String::new()));
+    async fn a_dry_run_is_200_with_both_lists_and_the_sentence_of_a_real_one() {
+        let all = answered(Mode::DryRun, &[Outcome::Accepted]).await;
+        let empty = r#"{"invalid":[],"error":[]}"#;
+        assert_eq!(all, (200, "All 1 out of 1 events were accepted.".into(), empty.into()));
+        for outcomes in [vec![Outcome::Accepted, invalid(1)], vec![refused(0, Code::TooLarge, "{}")]] {
+            let (dry, real) = (answered(Mode::DryRun, &outcomes).await, answered(Mode::Guaranteed, &outcomes).await);
+            assert_eq!((dry.0, dry.1, dry.2), (200, real.1, real.2));
+        }
     }
 
     #[tokio::test]
     async fn refused_events_come_back_as_they_were_sent() {
-        let outcomes = [Outcome::Accepted, refused(1, Code::MissingStream, r#"{"b" : 1.0,"a":1,"a":2}"#)];
-        let (status, sentence, body) = answered(&outcomes).await;
-        assert_eq!(status, StatusCode::MULTI_STATUS);
+        let outcomes = [Outcome::Accepted, refused(1, Code::MissingStream, r#"{"b" : 1.0,"a":1,"a":"\ud800"}"#)];
+        let (status, sentence, body) = answered(Mode::Guaranteed, &outcomes).await;
+        assert_eq!(status, 207);
         assert_eq!(sentence, "1 out of 2 events were accepted, but 1 failed (0 invalid and 1 errored).");
-        let item = r#"{"status":"error","event":{"b" : 1.0,"a":1,"a":2},"context":{"message":"Why."},"index":1,"code":"missing-stream"}"#;
+        let item = r#"{"status":"error","event":{"b" : 1.0,"a":1,"a":"\ud800"},"context":{"message":"Why."},"index":1,"code":"missing-stream"}"#;
         assert_eq!(body, format!(r#"{{"invalid":[],"error":[{item}]}}"#));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_json_comes_back_as_text() {
+        let (_, _, body) = answered(Mode::Guaranteed, &[refused(0, Code::NotAnObject, "{\"a\": \u{7}")]).await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(body["error"][0]["event"], "{\"a\": \u{7}");
+        assert_eq!(embedded(&Bytes::from_static(b"\xff")), "\"\u{fffd}\"");
+    }
+
+    #[tokio::test]
+    async fn invalid_events_have_a_list_of_their_own_with_what_their_schema_says() {
+        let (status, sentence, body) = answered(Mode::Guaranteed, &[invalid(0), invalid(1)]).await;
+        assert_eq!((status, sentence.as_str()), (400, "2 out of 2 events were invalid and not accepted."));
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(body["error"], json!([]));
+        let item = &body["invalid"][1];
+        assert_eq!((&item["status"], &item["code"], &item["index"]), (&json!("invalid"), &json!("invalid"), &json!(1)));
+        let context = json!({
+            "errors": [
+                { "keyword": "type", "dataPath": ".test", "schemaPath": "#/type", "params": { "type": "string" },
+                  "message": "should be string" },
+                { "keyword": "required", "dataPath": "", "schemaPath": "#/required", "params": { "type": "string" },
+                  "message": "should \"x\"" },
+            ],
+            "errorsText": "'.test' should be string, '' should \"x\"",
+        });
+        assert_eq!(item["context"], context);
+        let (status, sentence, _) = answered(Mode::Guaranteed, &[invalid(0), refused(1, Code::TooLarge, "{}")]).await;
+        assert_eq!(status, 400);
+        assert_eq!(sentence, "2 out of 2 events had failures and were not accepted. (1 invalid and 1 errored).");
     }
 
     #[tokio::test]
     async fn a_log_that_is_away_is_ours_and_says_when_to_come_back() {
         let outcomes = [refused(0, Code::MissingStream, "{}"), refused(1, Code::NotWritten, "{}")];
-        assert_eq!(header_of(&answer(&outcomes), "retry-after"), "1");
-        let (status, sentence, _) = answered(&outcomes).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(header_of(&answer_to(Mode::Guaranteed, &outcomes), "retry-after"), "1");
+        let (status, sentence, _) = answered(Mode::Guaranteed, &outcomes).await;
+        assert_eq!(status, 503);
         assert_eq!(sentence, "2 out of 2 events had failures and were not accepted. (0 invalid and 2 errored).");
+    }
+
+    #[tokio::test]
+    async fn a_producer_who_may_post_none_of_its_events_gets_a_problem_that_names_each_thing_once() {
+        let forbidden = |index| match refused(index, Code::Forbidden, "{}") {
+            Outcome::Refused(refusal) => Outcome::Refused(Refusal { message: format!("No {}.", index / 2), ..refusal }),
+            accepted => accepted,
+        };
+        let answer = answer_to(Mode::Guaranteed, &[forbidden(0), forbidden(1), forbidden(2)]);
+        assert_eq!(answer.status(), 403);
+        assert_eq!(header_of(&answer, "content-type"), "application/problem+json");
+        let body = to_bytes(answer.into_body()).await.expect("a body");
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&problem["detail"], &problem["type"]), (&json!("No 0. No 1."), &json!("forbidden")));
+        let many: Vec<Outcome> = (0..100).map(forbidden).collect();
+        let body = to_bytes(answer_to(Mode::Guaranteed, &many).into_body()).await.expect("a body");
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(problem["detail"].as_str().map(|text| text.matches("No").count()), Some(FORBIDDEN_TOLD_MAX));
+        let (status, _, body) = answered(Mode::Guaranteed, &[forbidden(0), Outcome::Accepted]).await;
+        assert!(status == 207 && body.contains(r#""code":"forbidden""#), "{body}");
     }
 
     #[tokio::test]
     async fn a_body_that_is_no_batch_is_one_item_of_the_same_shape() {
         let refusal = refuse(&BodyRefusal::Form);
         assert_eq!(refusal.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(!refusal.headers().contains_key("accept-encoding"));
         let body = to_bytes(refusal.into_body()).await.expect("a body");
-        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["invalid"], json!([]));
         assert_eq!(body["error"][0]["code"], "unsupported-media-type");
         assert!(body["error"][0]["context"]["message"].as_str().is_some_and(|text| text.contains("curl's default")));
+        assert_eq!(header_of(&refuse(&BodyRefusal::Coding), "accept-encoding"), "gzip, deflate, br, zstd");
+    }
+
+    #[test]
+    fn a_bearer_is_told_from_other_schemes_and_from_none() {
+        let of = |value: &[u8]| {
+            let value = header::HeaderValue::from_bytes(value).expect("a value");
+            let request = TestRequest::post().insert_header((header::AUTHORIZATION, value)).to_http_request();
+            bearer(&request).map(str::to_owned)
+        };
+        assert_eq!(bearer(&TestRequest::post().to_http_request()), None);
+        for (value, token) in [(&b"Bearer abc"[..], "abc"), (b"bearer  a.b-c= ", "a.b-c="), (b"BEARER\tx y", "x y")] {
+            assert_eq!(of(value).as_deref(), Some(token));
+        }
+        for value in [&b"Bearer"[..], b"Bearer ", b"Bearer \xff\xfe"] {
+            assert_eq!(of(value).as_deref(), Some(""), "a token that nobody has");
+        }
+        for value in [&b"Basic YTpi"[..], b"Bear", b"", b"Bearerabc", b"Token abc"] {
+            assert_eq!(of(value), None);
+        }
+    }
+
+    #[test]
+    fn the_test_event_is_json_of_the_stream_that_is_built_in() {
+        let event: Value = serde_json::from_str(TEST_EVENT).expect("JSON");
+        assert_eq!((&event["meta"]["stream"], &event["$schema"]), (&json!("test.event"), &json!("/test/event/1.0.0")));
     }
 }

@@ -39,6 +39,6 @@ pub(super) async fn readyz(services: web::Data<Services>) -> HttpResponse {
     answer.insert_header((header::CACHE_CONTROL, "no-store")).body(body)
 }
 
-fn json_of(value: &serde_json::Value) -> HttpResponse {
+pub(super) fn json_of(value: &serde_json::Value) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json; charset=utf-8").body(value.to_string())
 }

@@ -3,18 +3,26 @@
 //! - this page: every route, and the server
 //! - `conn` accept stages; `quiet` ends those on which nothing moves
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
-//! - `stream` and `resume` the readers' route; `events` and `sentence` the producers'; `info` the small answers
-//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener
+//! - `stream` and `resume` the readers' route
+//! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
+//!   `configs` their streams' settings
+//! - `info` the small answers; `cors` what browsers need to be told
+//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
 mod admin;
+mod body;
 mod client_ip;
+mod configs;
 mod conn;
+mod cors;
 mod error;
 mod events;
 mod handover;
 mod info;
+mod options;
+mod query;
 mod quiet;
 mod reader;
 mod resume;
@@ -33,10 +41,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_server::{Server, ServerHandle};
-use actix_web::http::header;
-use actix_web::middleware::DefaultHeaders;
+use actix_web::http::Method;
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
-use serde::Deserialize;
 
 use self::error::Refusal;
 use crate::catalog::Live;
@@ -46,22 +52,7 @@ use crate::intake::auth::Guard;
 
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
-
-/// The section `http` of the configuration.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Address and port of the public listener; port 0 picks a free one.
-    pub listen: String,
-    /// Worker threads; 0 means one per core.
-    pub workers: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:8888".into(), workers: 0 }
-    }
-}
+pub use self::options::{Half, Options};
 
 /// What the routes call.
 #[derive(Clone)]
@@ -83,14 +74,17 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
         server = server.workers(options.workers);
     }
     let stopping = server.graceful_shutdown_signal();
+    let served = options.serve.clone();
+    let room = body::Room::new(services.intake.options().max_inflight_bytes);
     let server = server.listen("public", listener, move || {
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
         let app = App::new()
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(worker))
-            .wrap(default_headers())
-            .configure(routes);
+            .app_data(web::Data::new(room.clone()))
+            .wrap(cors::headers())
+            .configure(|app| routes(app, &served));
         conn::pipeline(app, stopping.clone())
     })?;
     let server = server.run();
@@ -99,22 +93,27 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     Ok(handle)
 }
 
-/// On every answer that a route gives.
-fn default_headers() -> DefaultHeaders {
-    DefaultHeaders::new()
-        .add((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-}
-
 /// Every route of the public listener.
-fn routes(app: &mut web::ServiceConfig) {
-    app.service(fixed("/v2/stream/{streams:.+}").route(web::get().to(stream::get)).route(web::head().to(stream::head)))
-        .service(
-            web::resource(["/v1/events", "/v1/events/"])
-                .route(web::post().to(events::post))
-                .default_service(only("POST")),
+fn routes(app: &mut web::ServiceConfig, served: &[Half]) {
+    if served.contains(&Half::Out) {
+        app.service(
+            fixed("/v2/stream/{streams:.+}").route(web::get().to(stream::get)).route(web::head().to(stream::head)),
+        );
+    } else {
+        app.service(web::resource("/v2/stream/{streams:.+}").default_service(of_other_half(Half::Out)));
+    }
+    if served.contains(&Half::In) {
+        app.service(
+            web::resource(tolerant("/v1/events")).route(web::post().to(events::post)).default_service(only("POST")),
         )
-        .service(fixed("/_info").route(get_or_head().to(info::info)))
+        .service(fixed_at(tolerant("/v1/_test/events")).route(get_or_head().to(events::post_test_events)))
+        .service(fixed_at(stream_configs()).route(get_or_head().to(configs::get)));
+    } else {
+        for paths in [tolerant("/v1/events"), tolerant("/v1/_test/events"), stream_configs()] {
+            app.service(web::resource(paths).default_service(of_other_half(Half::In)));
+        }
+    }
+    app.service(fixed("/_info").route(get_or_head().to(info::info)))
         .service(fixed("/_info/").route(get_or_head().to(info::info)))
         .service(fixed("/_info/name").route(get_or_head().to(info::name)))
         .service(fixed("/_info/version").route(get_or_head().to(info::version)))
@@ -124,9 +123,24 @@ fn routes(app: &mut web::ServiceConfig) {
         .default_service(web::to(nothing_here));
 }
 
+/// As producers write it: with a slash at the end, or with two in front where a base address ends in one.
+fn tolerant(path: &str) -> Vec<String> {
+    vec![path.to_owned(), format!("{path}/"), format!("/{path}"), format!("/{path}/")]
+}
+
+fn stream_configs() -> Vec<String> {
+    let mut paths = tolerant("/v1/stream-configs");
+    paths.extend(["/v1/stream-configs/{streams:.+}", "//v1/stream-configs/{streams:.+}"].map(str::to_owned));
+    paths
+}
+
 /// A resource that can only be looked at.
 fn fixed(path: &str) -> Resource {
-    web::resource(path.to_owned()).default_service(only("GET, HEAD"))
+    fixed_at(vec![path.to_owned()])
+}
+
+fn fixed_at(paths: Vec<String>) -> Resource {
+    web::resource(paths).default_service(only("GET, HEAD"))
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
@@ -137,7 +151,17 @@ fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// Answers every method that a resource does not have.
+/// Answers every method that a resource does not have, `OPTIONS` with what it has.
 fn only(allowed: &'static str) -> Route {
-    web::to(move |request: HttpRequest| async move { Refusal::WrongMethod(allowed).answer(&request) })
+    web::to(move |request: HttpRequest| async move {
+        match *request.method() {
+            Method::OPTIONS => cors::preflight(allowed),
+            _ => Refusal::WrongMethod(allowed).answer(&request),
+        }
+    })
+}
+
+/// Answers for the half that is not served.
+fn of_other_half(half: Half) -> Route {
+    web::to(move |request: HttpRequest| async move { Refusal::OtherHalf(half).answer(&request) })
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::{Timestamp, json};
+use crate::model::{Malformed, json};
 
 /// Events of one request. A body of the largest size could hold a hundred times as many that are nothing, and the
 /// answer has an item for each of them.
@@ -27,15 +27,6 @@ pub enum BodyError {
     TooMany(usize),
     #[error("Too many events are waiting for the log.")]
     Overloaded,
-}
-
-/// What is read of an event to find its place.
-#[derive(Debug, Default)]
-pub(super) struct Meta {
-    pub(super) stream: Option<String>,
-    pub(super) time: Option<Timestamp>,
-    /// For messages.
-    pub(super) id: String,
 }
 
 /// The events of a body, which may be nested this deep each: its elements if it is an array, else itself.
@@ -67,25 +58,9 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, BodyError> {
     serde_json::from_str(text).map_err(|error| not_json(&error))
 }
 
-/// `None`: not an object.
-pub(super) fn meta_of(event: &Bytes) -> Option<Meta> {
-    let text = std::str::from_utf8(event).ok().filter(|text| text.starts_with('{'))?;
-    let Some(meta) = json::last_member(text, "meta").filter(|meta| meta.value.starts_with('{')) else {
-        return Some(Meta::default());
-    };
-    let field = |name| json::last_member(meta.value, name).and_then(|member| json::string(member.value));
-    let time = field("dt").and_then(|dt| dt.parse::<jiff::Timestamp>().ok());
-    Some(Meta {
-        stream: field("stream").filter(|name| !name.is_empty()),
-        time: time.map(|time| Timestamp(time.as_millisecond())),
-        id: field("id").unwrap_or_default(),
-    })
-}
-
 fn not_json(error: &serde_json::Error) -> BodyError {
-    let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or_default().to_owned();
-    BodyError::NotJson { message, line: error.line(), column: error.column() }
+    let Malformed { message, line, column } = error.into();
+    BodyError::NotJson { message, line, column }
 }
 
 /// The deepest nesting of objects and arrays. Before the text is parsed, so that the parser is not asked to go there.

@@ -1,40 +1,62 @@
 //! The producers' half: a batch in, one outcome per event out.
 //!
-//! - this page: [`Intake::accept`], which decides; one `append` per batch, good events only
-//! - `body` a request's body, split into events byte for byte
-//! - `outcome` what became of an event, and why
-//! - `options` limits and times
+//! - this page: [`Intake::accept`], from a request to outcomes; one `append` per batch, good events only
+//! - `request` what a producer sends; `body` a request's body, split into events byte for byte
+//! - `judge` one event: its schema, its stream, its record; `stamp` what it is given on the way
+//! - `batch` a request's events on their way; `outcome` what became of each
+//! - `error_event` what the error stream is told of invalid events
+//! - `auth` who may post; `options` limits and times
 //!
 //! Knows no HTTP and no hub: the two halves meet in the log and nowhere else.
 
 pub mod auth;
+mod batch;
 mod body;
+mod error_event;
+mod judge;
 mod options;
 mod outcome;
 mod request;
+mod stamp;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
+use self::batch::Batch;
+use self::judge::{Candidate, Judged};
+use self::stamp::Stamps;
 use crate::catalog::{Catalog, Live};
 use crate::log::{AppendError, Appended, Log};
 use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
-use crate::schema::Schemas;
+use crate::schema::{LoadError, Schema, SchemaUri, Schemas, Violation};
 
 pub use self::body::BodyError;
 pub use self::options::{BYTES_MOST, Options};
 pub use self::outcome::{Code, Fault, Kind, Outcome, Refusal};
 pub use self::request::{Mode, Request};
+pub use self::stamp::MetaDt;
 
 /// Bytes that one permit of the in-flight bound stands for.
 const PERMIT_BYTES: usize = 1024;
+/// What an event in flight weighs beside its bytes.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+/// Bytes of events after which a worker's other requests and readers get their turn.
+const TURN_BYTES: usize = 64 * 1024;
+/// The part of the deadline in which schemas and the catalogue may be waited for: the rest is the log's.
+const WAIT_SHARE: u32 = 2;
 
 /// Takes events in. Shared by all workers.
 pub struct Intake {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     options: Options,
     catalog: Live,
     schemas: Arc<Schemas>,
@@ -45,48 +67,81 @@ pub struct Intake {
     permits: usize,
 }
 
-/// The catalogue's name for an event's stream.
-type Stream<'a> = &'a str;
-
 /// The place among the events in flight. Given back when dropped, however the request ended.
 type InFlight = OwnedSemaphorePermit;
+
+/// One request's events, their place, and until when they are answered.
+struct Work {
+    request: Request,
+    events: Vec<Bytes>,
+    place: InFlight,
+    due: Instant,
+    /// Whether invalid events are reported to the error stream. Reports are not, or they could go round for ever.
+    reported: bool,
+}
+
+/// What events are judged by. The first time round it is what is at hand, the second time what was waited for.
+struct Known {
+    catalog: Arc<Catalog>,
+    /// Schemas that had to be looked for.
+    loaded: HashMap<SchemaUri, Result<Arc<Schema>, LoadError>>,
+    /// Whether a stream that the catalogue does not have is known not to exist, or why not.
+    unknown_streams: UnknownStreams,
+}
+
+enum UnknownStreams {
+    /// Not yet asked.
+    Wait,
+    NotConfigured,
+    Unavailable(String),
+}
+
+/// Why an event is not judged.
+enum Stopped<'a> {
+    /// With the catalogue's name for its stream, where that is known.
+    Refused { stream: Option<&'a str>, refusal: Refusal },
+    /// Something has to be waited for.
+    Waits { stream: String, uri: SchemaUri },
+}
 
 impl Intake {
     pub fn new(options: Options, catalog: Live, schemas: Arc<Schemas>, log: Arc<dyn Log>, engine: Handle) -> Self {
         let permits = usize::try_from(options.in_flight_bytes_max()).unwrap_or(usize::MAX) / PERMIT_BYTES;
         let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
-        Self { options, catalog, schemas, log, engine, in_flight: Arc::new(Semaphore::new(permits)), permits }
+        let in_flight = Arc::new(Semaphore::new(permits));
+        Self { shared: Arc::new(Shared { options, catalog, schemas, log, engine, in_flight, permits }) }
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.shared.options
     }
 
     /// Whether any stream has a field that is filled from this header, whose name is in lower case.
     pub fn wants_header(&self, name: &str) -> bool {
-        name == "x-request-id"
+        self.shared.catalog.now().headers_wanted().contains(name)
     }
 
-    pub fn options(&self) -> &Options {
-        &self.options
-    }
-
-    /// Appends the events of a body and says what became of each, in their order.
+    /// Judges and appends the events of a body and says what became of each, in their order.
     ///
     /// `Err` means that the body as a whole is no batch of events; nothing of it was appended then. Answers within
-    /// the deadline, whatever the log does: what it has not acknowledged by then is `unknown`.
+    /// the deadline, whatever the log does: what it has not acknowledged by then is `unknown`. A hasty request is
+    /// answered with every event accepted as soon as they have a place; a dry run appends nothing.
     pub async fn accept(&self, request: Request) -> Result<Vec<Outcome>, BodyError> {
-        let catalog = self.catalog.now();
-        let events = body::split(&request.body, self.options.max_depth)?;
-        let place = self.enter(request.body.len())?;
-        let mut batch = Batch::default();
-        for (index, event) in events.into_iter().enumerate() {
-            match self.judge(&catalog, &event) {
-                Ok((stream, record)) => batch.add(Waiting { index, event, stream }, record),
-                Err(refusal) => batch.refuse(refusal.of(index, event)),
-            }
+        let due = Instant::now() + self.shared.options.deadline;
+        let events = body::split(&request.body, self.shared.options.max_depth)?;
+        let place = self.shared.enter(request.body.len() + events.len() * EVENT_OVERHEAD_BYTES)?;
+        let received = events.len();
+        let mode = request.mode;
+        let taken = self.shared.clone().take(Work { request, events, place, due, reported: true });
+        if mode == Mode::Hasty {
+            self.shared.engine.spawn(taken);
+            return Ok(vec![Outcome::Accepted; received]);
         }
-        let records = std::mem::take(&mut batch.records);
-        batch.answer(self.append(records, place).await);
-        Ok(batch.outcomes)
+        Ok(taken.await)
     }
+}
 
+impl Shared {
     fn enter(&self, bytes: usize) -> Result<InFlight, BodyError> {
         // A body larger than the whole bound gets in when it is alone, rather than never.
         let permits = bytes.div_ceil(PERMIT_BYTES).min(self.permits);
@@ -94,46 +149,118 @@ impl Intake {
         self.in_flight.clone().try_acquire_many_owned(permits).map_err(|_| BodyError::Overloaded)
     }
 
-    /// One event becomes a record, or is refused. Pure.
-    fn judge<'a>(&self, catalog: &'a Catalog, event: &Bytes) -> Result<(Stream<'a>, NewRecord), Reason> {
-        let bytes_max = self.options.event_bytes_max();
-        if event.len() as u64 > bytes_max {
-            let text = format!("The event has {} bytes, at most {bytes_max} are taken.", event.len());
-            return Err(Reason::new(Code::TooLarge, text));
+    /// Events are judged with what is at hand; those that need more wait for it together, and are judged then. Only an
+    /// event's bytes are kept meanwhile: what it means is several times as large.
+    async fn take(self: Arc<Self>, work: Work) -> Vec<Outcome> {
+        let Work { request, events, place, due, reported } = work;
+        let stamps = Stamps::new(self.options.meta_dt, Timestamp::now(), &request);
+        let at_hand = Known::at_hand(self.catalog.now());
+        let mut batch = Batch::of(request.mode, events.len());
+        let mut waiting = Vec::new();
+        let mut turn = Turn::default();
+        for (index, event) in events.iter().enumerate() {
+            turn.take(event.len()).await;
+            match self.judge(&request, &stamps, &at_hand, index, event) {
+                Err(Stopped::Waits { stream, uri }) => waiting.push((index, stream, uri)),
+                decided => batch.put(index, decided),
+            }
         }
-        let meta = body::meta_of(event).ok_or_else(|| Reason::new(Code::NotAnObject, "An event is a JSON object."))?;
-        let stream = meta.stream.ok_or_else(|| {
-            let text = "Field(s) meta.stream were missing from event and could not be extracted.";
-            Reason::new(Code::MissingStream, text)
-        })?;
-        let route = catalog.route(&stream, self.options.topic_prefix.as_deref()).ok_or_else(|| {
-            let text = format!(
-                "event {} destined to stream {stream} is not allowed in stream; {stream} is not configured.",
-                meta.id
-            );
-            Reason::new(Code::StreamNotConfigured, text)
-        })?;
-        Ok((
-            route.entry,
-            NewRecord { topic: route.topic, time: time_of(meta.time), key: None, value: Some(event.clone()) },
-        ))
+        let known;
+        if !waiting.is_empty() {
+            known = self.wait_for(&waiting, due - self.options.deadline / WAIT_SHARE).await;
+            for (index, ..) in waiting {
+                turn.take(events[index].len()).await;
+                batch.put(index, self.judge(&request, &stamps, &known, index, &events[index]));
+            }
+        }
+        if request.mode != Mode::DryRun {
+            let records = batch.records();
+            batch.answer(self.append(records, place, due).await);
+            if reported {
+                self.report(batch.invalid());
+            }
+        }
+        batch.finish()
+    }
+
+    /// One event becomes a record, or is refused, or must wait.
+    fn judge<'a>(
+        &self,
+        request: &Request,
+        stamps: &Stamps<'_>,
+        known: &'a Known,
+        index: usize,
+        event: &Bytes,
+    ) -> Result<Judged<'a>, Stopped<'a>> {
+        let refused = |stream, reason: Reason, event| Stopped::Refused { stream, refusal: reason.of(index, event) };
+        let read = judge::read(&self.options, request, event);
+        let mut candidate = read.map_err(|(reason, event)| refused(None, reason, event))?;
+        let waits = |candidate: &Candidate| {
+            let Candidate { stream, uri, .. } = candidate;
+            Stopped::Waits { stream: stream.clone(), uri: uri.clone() }
+        };
+        let Some(route) = judge::route(&self.options, &known.catalog, &candidate.stream) else {
+            let reason = known.unknown_streams.reason(&candidate).ok_or_else(|| waits(&candidate))?;
+            return Err(refused(None, reason, candidate.document.text()));
+        };
+        let schema = self.schema(known, &candidate.uri).ok_or_else(|| waits(&candidate))?;
+        let stream = Some(route.entry);
+        judge::judge(stamps, &mut candidate, route, schema)
+            .map_err(|reason| refused(stream, reason, candidate.document.text()))
+    }
+
+    fn schema(&self, known: &Known, uri: &SchemaUri) -> Option<Result<Arc<Schema>, LoadError>> {
+        known.loaded.get(uri).cloned().or_else(|| self.schemas.known(uri))
+    }
+
+    /// The catalogue is asked anew for streams that it does not have; schemas are looked for.
+    async fn wait_for(&self, waiting: &[(usize, String, SchemaUri)], until: Instant) -> Known {
+        let mut known = Known::at_hand(self.catalog.now());
+        let is_there = |catalog: &Catalog, stream: &str| judge::route(&self.options, catalog, stream).is_some();
+        known.unknown_streams = UnknownStreams::NotConfigured;
+        if !waiting.iter().all(|(_, stream, _)| is_there(&known.catalog, stream)) {
+            match timeout_at(until, self.catalog.look_again()).await {
+                Ok(Ok(catalog)) => known.catalog = catalog,
+                Ok(Err(e)) => known.unknown_streams = UnknownStreams::Unavailable(e.to_string()),
+                Err(_) => known.unknown_streams = UnknownStreams::Unavailable("its source does not answer".into()),
+            }
+        }
+        for (_, stream, uri) in waiting {
+            if is_there(&known.catalog, stream) && self.schema(&known, uri).is_none() {
+                known.loaded.insert(uri.clone(), Err(late(uri)));
+            }
+        }
+        let looks = known.loaded.keys().cloned().map(|uri| async move {
+            let found = timeout_at(until, self.schemas.load(&uri)).await;
+            (uri.clone(), found.unwrap_or_else(|_| Err(late(&uri))))
+        });
+        known.loaded = futures_util::future::join_all(looks).await.into_iter().collect();
+        known
     }
 
     /// Runs on the engine, so that a client that leaves does not take half of its batch with it.
-    async fn append(&self, records: Vec<NewRecord>, place: InFlight) -> Vec<Result<Appended, AppendError>> {
+    async fn append(
+        &self,
+        records: Vec<NewRecord>,
+        place: InFlight,
+        due: Instant,
+    ) -> Vec<Result<Appended, AppendError>> {
         if records.is_empty() {
             return Vec::new();
         }
         let count = records.len();
+        if Instant::now() >= due {
+            return vec![Err(AppendError::NotWritten("no time was left".into())); count];
+        }
         let log = self.log.clone();
         let appending = self.engine.spawn(async move {
             let _place = place;
-            let started = tokio::time::Instant::now();
+            let started = Instant::now();
             let answers = log.append(records).await;
             metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed());
             answers
         });
-        match tokio::time::timeout(self.options.deadline, appending).await {
+        match timeout_at(due, appending).await {
             Ok(Ok(answers)) => answers,
             Ok(Err(_)) | Err(_) => {
                 let text = format!("no answer within {:?}", self.options.deadline);
@@ -143,17 +270,46 @@ impl Intake {
     }
 }
 
-/// Its own time. A log refuses records of the future, and Kafka those from before 1970, so those have the time of their
-/// arrival; the event's own field stays.
-fn time_of(own: Option<Timestamp>) -> Timestamp {
-    let now = Timestamp::now();
-    match own {
-        Some(time) if time > now => {
-            metrics::counter!(names::EVENTS_OF_THE_FUTURE).increment(1);
-            now
+fn late(uri: &SchemaUri) -> LoadError {
+    LoadError::Unavailable { uri: uri.clone(), why: "it could not be looked up in time".into() }
+}
+
+impl Known {
+    fn at_hand(catalog: Arc<Catalog>) -> Self {
+        Self { catalog, loaded: HashMap::new(), unknown_streams: UnknownStreams::Wait }
+    }
+}
+
+impl UnknownStreams {
+    /// `None`: that has to be found out.
+    fn reason(&self, candidate: &Candidate) -> Option<Reason> {
+        match self {
+            Self::Wait => None,
+            Self::NotConfigured => {
+                let why = format!("{} is not configured.", candidate.stream);
+                Some(candidate.not_allowed(Code::StreamNotConfigured, &why))
+            }
+            Self::Unavailable(why) => {
+                let text = format!("It cannot be said whether {} is configured: {why}.", candidate.stream);
+                Some(Reason::new(Code::ConfigUnavailable, text))
+            }
         }
-        Some(time) if time >= Timestamp(0) => time,
-        _ => now,
+    }
+}
+
+/// Lets others on the same worker have their turn.
+#[derive(Default)]
+struct Turn {
+    bytes: usize,
+}
+
+impl Turn {
+    async fn take(&mut self, bytes: usize) {
+        self.bytes += bytes + EVENT_OVERHEAD_BYTES;
+        if self.bytes >= TURN_BYTES {
+            self.bytes = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -161,62 +317,27 @@ fn time_of(own: Option<Timestamp>) -> Timestamp {
 struct Reason {
     code: Code,
     message: String,
+    violations: Vec<Violation>,
 }
 
 impl Reason {
     fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), violations: Vec::new() }
+    }
+
+    fn invalid(violations: Vec<Violation>) -> Self {
+        Self { code: Code::Invalid, message: crate::schema::errors_text(&violations), violations }
     }
 
     fn of(self, index: usize, event: Bytes) -> Refusal {
-        Refusal { index, code: self.code, message: self.message, event }
+        let Self { code, message, violations } = self;
+        Refusal { index, code, message, violations, event }
     }
 }
 
-/// A request's events on their way: what has been decided, and what waits for the log.
-#[derive(Default)]
-struct Batch<'a> {
-    outcomes: Vec<Outcome>,
-    records: Vec<NewRecord>,
-    /// One for each record.
-    waiting: Vec<Waiting<'a>>,
-}
-
-/// An event that waits for the log's answer.
-struct Waiting<'a> {
-    index: usize,
-    event: Bytes,
-    stream: Stream<'a>,
-}
-
-impl<'a> Batch<'a> {
-    fn add(&mut self, waiting: Waiting<'a>, record: NewRecord) {
-        self.outcomes.push(Outcome::Accepted);
-        self.waiting.push(waiting);
-        self.records.push(record);
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        metrics::counter!(names::EVENTS_REFUSED, "code" => refusal.code.as_str()).increment(1);
-        self.outcomes.push(Outcome::Refused(refusal));
-    }
-
-    fn answer(&mut self, answers: Vec<Result<Appended, AppendError>>) {
-        for (Waiting { index, event, stream }, answer) in self.waiting.drain(..).zip(answers) {
-            let (code, message) = match answer {
-                Ok(_) => {
-                    metrics::counter!(names::EVENTS_ACCEPTED, "stream" => stream.to_owned()).increment(1);
-                    continue;
-                }
-                Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
-                Err(e @ AppendError::NotWritten(_)) => (Code::NotWritten, e.to_string()),
-                Err(e @ AppendError::Unknown(_)) => (Code::Unknown, e.to_string()),
-            };
-            metrics::counter!(names::EVENTS_REFUSED, "code" => code.as_str()).increment(1);
-            self.outcomes[index] = Outcome::Refused(Refusal { index, code, message, event });
-        }
-    }
-}
-
+#[cfg(test)]
+mod error_event_test;
+#[cfg(test)]
+mod judge_test;
 #[cfg(test)]
 mod tests;

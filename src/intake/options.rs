@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use super::stamp::MetaDt;
 use crate::model::units;
 
 /// What of the deadline the log does not get, at most; at most a tenth, too.
@@ -24,14 +26,24 @@ pub struct Options {
     pub max_event_bytes: u64,
     /// Levels of objects and arrays in one event; the array around a batch does not count.
     pub max_depth: usize,
-    /// Bytes of events that wait for the log at once; past it a POST is answered 503 at once. 0 = no limit.
+    /// Bytes of events that wait for the log at once, and of bodies that are being read at once, each; past it a POST is
+    /// answered 503 at once. 0 = no limit.
     #[serde(deserialize_with = "units::bytes")]
     pub max_inflight_bytes: u64,
     /// Time within which every POST is answered.
     #[serde(deserialize_with = "units::duration")]
     pub deadline: Duration,
+    /// Where an event says which schema it follows: dotted paths, the first that is there.
+    #[serde(deserialize_with = "units::list")]
+    pub schema_uri_field: Vec<String>,
+    /// When `meta.dt` is the time of arrival.
+    pub meta_dt: MetaDt,
+    /// The stream that is told of invalid events. None: nobody is.
+    pub error_stream: Option<String>,
     /// What stands before a stream's name in its topic, such as `eqiad.`
     pub topic_prefix: Option<String>,
+    /// What `GET /v1/_test/events` posts. None: one event of the stream `test.event`.
+    pub test_events: Vec<Map<String, Value>>,
 }
 
 impl Default for Options {
@@ -42,7 +54,11 @@ impl Default for Options {
             max_depth: 128,
             max_inflight_bytes: 256 << 20,
             deadline: Duration::from_secs(9),
+            schema_uri_field: vec!["$schema".into()],
+            meta_dt: MetaDt::default(),
+            error_stream: None,
             topic_prefix: None,
+            test_events: Vec::new(),
         }
     }
 }

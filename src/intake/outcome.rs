@@ -2,31 +2,55 @@
 
 use bytes::Bytes;
 
+use crate::schema::Violation;
+
 /// What became of one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// In the log: acknowledged.
+    /// In the log: acknowledged. (Of a hasty request: received. Of a dry run: valid.)
     Accepted,
     Refused(Refusal),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The event's place in the request, from 0.
     pub index: usize,
     pub code: Code,
     pub message: String,
-    /// The event as it was sent.
+    /// What its schema says against it, where that is the reason.
+    pub violations: Vec<Violation>,
+    /// The event as far as it was processed: as it was sent, or with what was filled in.
     pub event: Bytes,
 }
 
 /// Why an event was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
+    Malformed,
     NotAnObject,
+    /// A field that says where the event belongs is no text.
+    BadField,
+    MissingSchema,
+    BadSchemaUri,
     MissingStream,
-    StreamNotConfigured,
+    /// The producer's token does not cover the stream.
+    Forbidden,
     TooLarge,
+    StreamNotConfigured,
+    StreamWithoutSettings,
+    StreamWithoutTitle,
+    /// Not the title that the stream's schemas have.
+    SchemaTitle,
+    SchemaUnknown,
+    /// It is there, and no event can be judged by it.
+    SchemaRefused,
+    /// Refused by its schema.
+    Invalid,
+    MissingKeyField,
+    /// Whether there is such a stream cannot be said now.
+    ConfigUnavailable,
+    SchemaUnavailable,
     /// Not in the log, and never will be.
     NotWritten,
     /// Handed to the log and not acknowledged: it may yet appear.
@@ -53,10 +77,24 @@ impl Code {
     /// The word in answers and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Malformed => "malformed",
             Self::NotAnObject => "not-an-object",
+            Self::BadField => "bad-field",
+            Self::MissingSchema => "missing-schema",
+            Self::BadSchemaUri => "bad-schema-uri",
             Self::MissingStream => "missing-stream",
-            Self::StreamNotConfigured => "stream-not-configured",
+            Self::Forbidden => "forbidden",
             Self::TooLarge => "too-large",
+            Self::StreamNotConfigured => "stream-not-configured",
+            Self::StreamWithoutSettings => "stream-without-settings",
+            Self::StreamWithoutTitle => "stream-without-schema-title",
+            Self::SchemaTitle => "schema-title",
+            Self::SchemaUnknown => "schema-unknown",
+            Self::SchemaRefused => "schema-refused",
+            Self::Invalid => "invalid",
+            Self::MissingKeyField => "missing-key-field",
+            Self::ConfigUnavailable => "config-unavailable",
+            Self::SchemaUnavailable => "schema-unavailable",
             Self::NotWritten => "not-written",
             Self::Unknown => "unknown",
         }
@@ -64,12 +102,12 @@ impl Code {
 
     pub fn fault(self) -> Fault {
         match self {
-            Self::NotAnObject | Self::MissingStream | Self::StreamNotConfigured | Self::TooLarge => Fault::Client,
-            Self::NotWritten | Self::Unknown => Fault::Ours,
+            Self::ConfigUnavailable | Self::SchemaUnavailable | Self::NotWritten | Self::Unknown => Fault::Ours,
+            _ => Fault::Client,
         }
     }
 
     pub fn kind(self) -> Kind {
-        Kind::Error
+        if self == Self::Invalid { Kind::Invalid } else { Kind::Error }
     }
 }

@@ -2,30 +2,131 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::*;
 use crate::log::sqlite::{self, SqliteLog};
 use crate::log::{Block, PartitionEnds, ReadError, Tail};
-use crate::model::{Offset, Partition, Topic};
+use crate::model::{Offset, Partition, Record, Topic};
+use crate::schema;
 
-fn schemas() -> Arc<Schemas> {
+/// An intake over SQLite.
+pub(super) struct World {
+    pub(super) intake: Intake,
+    pub(super) log: Arc<SqliteLog>,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// With these streams, and these schemas beside `test/event`: a path and its text, each.
+    pub(super) fn with(options: Options, catalog: &str, schemas: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bases = folder.path().join("schemas");
+        let test_event = ["0.0.2", "0.0.3", "1.0.0"].map(|version| {
+            let text = std::fs::read_to_string(format!("{TEST_EVENT}/{version}.yaml")).expect("a schema");
+            (format!("test/event/{version}"), text)
+        });
+        let schemas = schemas.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        for (path, text) in test_event.into_iter().chain(schemas) {
+            let file = bases.join(format!("{path}.yaml"));
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            std::fs::write(file, text).expect("a file");
+        }
+        let options_of_schemas = schema::Options { bases: vec![bases.display().to_string()], ..Default::default() };
+        let live = Live::fixed(Catalog::parse(catalog, "test").expect("a catalogue"));
+        Self::of(options, live, &options_of_schemas, folder)
+    }
+
+    fn of(options: Options, live: Live, schemas: &schema::Options, folder: tempfile::TempDir) -> Self {
+        let log = Arc::new(SqliteLog::open(folder.path(), sqlite::Options::default()).expect("a log"));
+        let intake = Intake::new(options, live, schemas_of(schemas), log.clone(), Handle::current());
+        Self { intake, log, folder }
+    }
+
+    pub(super) fn request(body: &Value) -> Request {
+        Request::of_ours(body.to_string().into())
+    }
+
+    pub(super) fn codes(outcomes: &[Outcome]) -> Vec<&'static str> {
+        let code = |outcome: &Outcome| match outcome {
+            Outcome::Accepted => "accepted",
+            Outcome::Refused(refusal) => refusal.code.as_str(),
+        };
+        outcomes.iter().map(code).collect()
+    }
+
+    pub(super) async fn all_accepted(&self, request: Request) {
+        let outcomes = self.intake.accept(request).await.expect("a batch");
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Accepted), "{outcomes:?}");
+    }
+
+    pub(super) async fn accepted(&self, event: &Value) {
+        self.all_accepted(Self::request(event)).await;
+    }
+
+    pub(super) async fn refused(&self, event: &Value) -> Refusal {
+        match self.intake.accept(Self::request(event)).await.expect("a batch").pop() {
+            Some(Outcome::Refused(refusal)) => refusal,
+            other => panic!("{event} is {other:?}"),
+        }
+    }
+
+    /// All that the topic holds.
+    pub(super) async fn read(&self, topic: &str) -> Vec<Record> {
+        let partition = Partition::new(&Topic::new(topic), 0);
+        let block = self.log.read(&partition, Offset(0)..Offset(1_000_000), 64 << 20).await.expect("a block");
+        block.records
+    }
+
+    /// All that the topic holds as soon as that is so many records.
+    pub(super) async fn until_read(&self, topic: &str, records: usize) -> Vec<Record> {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                look.tick().await;
+                let found = self.read(topic).await;
+                if found.len() >= records {
+                    return found;
+                }
+            }
+        })
+        .await
+        .expect("the records come")
+    }
+
+    /// Until nothing is in flight.
+    pub(super) async fn until_idle(&self) {
+        let shared = &self.intake.shared;
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        let idle = async {
+            while shared.in_flight.available_permits() < shared.permits {
+                look.tick().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), idle).await.expect("it comes to rest");
+    }
+
+    pub(super) fn json(record: &Record) -> Value {
+        serde_json::from_slice(record.value.as_ref().expect("a value")).expect("JSON")
+    }
+}
+
+const TEST_EVENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/schema/built_in/test/event");
+
+fn schemas_of(options: &schema::Options) -> Arc<Schemas> {
     let fetcher = crate::fetch::Fetcher::new().expect("a fetcher");
-    Arc::new(Schemas::new(&crate::schema::Options::default(), fetcher, Handle::current()).expect("schemas"))
+    Arc::new(Schemas::new(options, fetcher, Handle::current()).expect("schemas"))
 }
 
 fn intake(options: Options) -> (Intake, Arc<SqliteLog>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = Arc::new(SqliteLog::open(folder.path(), sqlite::Options::default()).expect("a log"));
-    let engine = Handle::current();
-    (Intake::new(options, Live::fixed(Catalog::built_in()), schemas(), log.clone(), engine), log, folder)
+    let World { intake, log, folder } =
+        World::of(options, Live::fixed(Catalog::built_in()), &schema::Options::default(), folder);
+    (intake, log, folder)
 }
 
 async fn codes(intake: &Intake, body: &str) -> Vec<&'static str> {
-    let outcomes = intake.accept(Request::of_ours(Bytes::copy_from_slice(body.as_bytes()))).await.expect("a batch");
-    let code = |outcome: &Outcome| match outcome {
-        Outcome::Accepted => "accepted",
-        Outcome::Refused(refusal) => refusal.code.as_str(),
-    };
-    outcomes.iter().map(code).collect()
+    World::codes(&intake.accept(Request::of_ours(Bytes::copy_from_slice(body.as_bytes()))).await.expect("a batch"))
 }
 
 async fn error(intake: &Intake, body: &[u8]) -> BodyError {
@@ -35,13 +136,13 @@ async fn error(intake: &Intake, body: &[u8]) -> BodyError {
 #[tokio::test(flavor = "multi_thread")]
 async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
     let (intake, log, _folder) = intake(Options { max_event_bytes: 200, ..Options::default() });
-    let good = r#"{"n":1e400,"meta":{"stream":"lie"}, "meta":{"dt":"2020-01-01T00:00:00Z","stream":"test.event"}}"#;
+    let good = r#"{"$schema":"/test/event/1.0.0","test":"","n":1e400,"meta":{"stream":"lie"}, "meta":{"dt":"2020-01-01T00:00:00Z","id":"i","stream":"test.event"}}"#;
     let body = format!(
-        r#" [{good}, {{}}, 5, {{"meta":{{"stream":"nope"}}}}, {{"meta":5}}, {{"meta":{{"stream":"test.event"}},"p":"{}"}}] "#,
+        r#" [{good}, {{}}, 5, {{"$schema":"/x","meta":{{"stream":"nope"}}}}, {{"$schema":"/x","meta":5}}, {{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}] "#,
         "x".repeat(200)
     );
     let expected =
-        ["accepted", "missing-stream", "not-an-object", "stream-not-configured", "missing-stream", "too-large"];
+        ["accepted", "missing-schema", "not-an-object", "stream-not-configured", "missing-stream", "too-large"];
     assert_eq!(codes(&intake, &body).await, expected);
     let topic = crate::model::Topic::new("test.event");
     let partition = crate::model::Partition::new(&topic, 0);
@@ -55,9 +156,9 @@ async fn good_events_are_appended_as_sent_and_bad_ones_refused_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_that_no_log_takes_is_the_time_of_arrival() {
     let (intake, log, _folder) = intake(Options::default());
-    for dt in ["2999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "now"] {
+    for dt in ["2999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2020-19-39T29:59:59Z"] {
         let before = Timestamp::now();
-        let body = format!(r#"{{"meta":{{"stream":"test.event","dt":"{dt}"}}}}"#);
+        let body = format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event","dt":"{dt}"}}}}"#);
         assert_eq!(codes(&intake, &body).await, ["accepted"]);
         let ends = log.ends(&[crate::model::Topic::new("test.event")]).await.expect("ends");
         let newest = log.before(&ends[0].partition, ends[0].next).await.expect("a record");
@@ -86,7 +187,7 @@ async fn the_depth_is_that_of_an_event_in_a_batch_too() {
     let (intake, _log, _folder) = intake(Options::default());
     let nested = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
-        format!(r#"{{"meta":{{"stream":"test.event"}},"p":{open}{close}}}"#)
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":{open}{close}}}"#)
     };
     assert_eq!(codes(&intake, &nested(128)).await, ["accepted"]);
     assert_eq!(codes(&intake, &format!("[{}]", nested(128))).await, ["accepted"]);
@@ -100,17 +201,19 @@ async fn a_limit_of_zero_is_no_limit() {
     let none = Options { max_body_bytes: 0, max_event_bytes: 0, max_inflight_bytes: 0, ..Options::default() };
     let (intake, _log, _folder) = intake(none);
     assert_eq!(intake.options().event_bytes_max(), BYTES_MOST);
-    let event = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5 << 20));
+    let event =
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5 << 20));
     assert_eq!(codes(&intake, &event).await, ["accepted"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
     let (intake, _log, _folder) = intake(Options { max_inflight_bytes: 4096, ..Options::default() });
-    let large = format!(r#"{{"meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
-    let another = intake.enter(1).expect("a place");
+    let large =
+        format!(r#"{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"p":"{}"}}"#, "x".repeat(5000));
+    let another = intake.shared.enter(1).expect("a place");
     assert_eq!(error(&intake, large.as_bytes()).await, BodyError::Overloaded);
-    assert_eq!(codes(&intake, r#"{"meta":{"stream":"test.event"}}"#).await, ["accepted"]);
+    assert_eq!(codes(&intake, r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}}"#).await, ["accepted"]);
     drop(another);
     assert_eq!(codes(&intake, &large).await, ["accepted"], "alone it gets in, although it is larger than the bound");
 }
@@ -118,8 +221,15 @@ async fn past_the_bound_in_flight_a_body_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
     let options = Options { deadline: Duration::from_millis(1), ..Options::default() };
-    let intake = Intake::new(options, Live::fixed(Catalog::built_in()), schemas(), Arc::new(Silent), Handle::current());
-    assert_eq!(codes(&intake, r#"[{"meta":{"stream":"test.event"}},{}]"#).await, ["unknown", "missing-stream"]);
+    let schemas = schemas_of(&schema::Options::default());
+    let uri = SchemaUri::parse("/test/event/1.0.0").expect("a URI");
+    schemas.load(&uri).await.expect("a schema: what is waited for then is the log alone");
+    let live = Live::fixed(Catalog::built_in());
+    let intake = Intake::new(options, live, schemas, Arc::new(Silent), Handle::current());
+    assert_eq!(
+        codes(&intake, r#"[{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}},{}]"#).await,
+        ["unknown", "missing-schema"]
+    );
 }
 
 /// A log that never answers.

@@ -24,7 +24,9 @@ async fn kafkas_own_tool_shows_the_group_of_the_host_and_its_lag() {
     let node = KafkaNode::start().await;
     let topic = support::unique("lag");
     node.broker().create_topic(&topic, PARTITIONS, &[]).await;
-    let options = Options::default().kafka(&node.bootstrap()).streams(&format!("{topic}: {{topics: [{topic}]}}"));
+    let options = Options::default()
+        .kafka(&node.bootstrap())
+        .streams(&format!("{topic}: {{schema_title: test/event, topics: [{topic}]}}"));
     let server = Server::start(options).await;
     let load = Load::new(std::slice::from_ref(&topic), 0);
     for _ in 0..30 {

@@ -34,7 +34,7 @@ async fn a_reader_that_hops_between_two_servers_has_every_record_exactly_once() 
     for topic in &topics {
         broker.create_topic(topic, PARTITIONS, &[]).await;
     }
-    let catalogue = format!("{stream}: {{topics: [{}]}}", topics.join(", "));
+    let catalogue = format!("{stream}: {{schema_title: test/event, topics: [{}]}}", topics.join(", "));
     let options = |prefix| {
         let options = Options::default().kafka(broker.bootstrap()).streams(&catalogue);
         options.env("SLUICE__INTAKE__TOPIC_PREFIX", prefix)

@@ -19,7 +19,7 @@ async fn a_topic_that_does_not_exist_yet_stops_no_other_and_is_read_from_its_fir
     let stream = support::unique("late");
     let topics: Vec<String> = ["early.", "late."].map(|prefix| format!("{prefix}{stream}")).into();
     broker.create_topic(&topics[0], PARTITIONS, &[]).await;
-    let catalogue = format!("{stream}: {{topics: [{}]}}", topics.join(", "));
+    let catalogue = format!("{stream}: {{schema_title: test/event, topics: [{}]}}", topics.join(", "));
     let options = Options::default().kafka(broker.bootstrap()).streams(&catalogue);
     let server = Server::start(options.env("SLUICE__INTAKE__TOPIC_PREFIX", "early.")).await;
     let opened = server.stream(&format!("/v2/stream/{stream}"), "").await;

@@ -63,7 +63,8 @@ async fn a_broker_that_goes_away_and_comes_back_costs_no_reader_its_connection_o
     for topic in &streams {
         node.broker().create_topic(topic, PARTITIONS, &[]).await;
     }
-    let catalogue: String = streams.iter().map(|name| format!("{name}: {{topics: [{name}]}}\n")).collect();
+    let catalogue: String =
+        streams.iter().map(|name| format!("{name}: {{schema_title: test/event, topics: [{name}]}}\n")).collect();
     let options = Options::default().kafka(&node.bootstrap()).streams(&catalogue);
     let server = Server::start(options.env("SLUICE__HUB__HEARTBEAT", "1s")).await;
     let mut world = World::new(node, server, &streams).await;

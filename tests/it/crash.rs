@@ -89,7 +89,7 @@ async fn exchange(io: &mut TcpStream, body: &str) -> io::Result<u16> {
 }
 
 fn event(id: &str) -> serde_json::Value {
-    json!({ "meta": { "stream": "eqiad", "id": id, "dt": "2026-01-01T00:00:00Z" } })
+    json!({ "$schema": "/test/event/1.0.0", "meta": { "stream": "eqiad", "id": id, "dt": "2026-01-01T00:00:00Z" } })
 }
 
 on_both_engines!(every_event_that_was_answered_201_survives_20_kills);

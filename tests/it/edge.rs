@@ -1,6 +1,5 @@
 //! What HTTP promises around an answer: lengths, methods, and that a refusal is read before its connection ends.
 
-use crate::engine::event_at;
 use crate::raw::Raw;
 use crate::server::{Options, Server};
 
@@ -46,20 +45,64 @@ async fn a_refused_body_can_be_sent_whole_and_the_refusal_still_be_read() {
 }
 
 #[tokio::test]
-async fn a_body_that_would_be_misread_is_refused() {
-    let server = Server::start(Options::default()).await;
-    let event = event_at("test.event", 0, 0).to_string();
-    let table = [
-        (
-            "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
-            "The body must not be compressed: send it without Content-Encoding.",
-        ),
-        ("Content-Type: application/json; charset=latin1\r\n", "The charset must be UTF-8."),
+async fn requests_that_follow_a_refused_body_are_answered_in_their_turn() {
+    let server = Server::start(Options::default().env("SLUICE__INTAKE__MAX_BODY_BYTES", "2000")).await;
+    let post = "POST /v1/events HTTP/1.1\r\nHost: x\r\n";
+    let next = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let refused = [
+        (format!("{post}Content-Type: text/html\r\nContent-Length: 5\r\n\r\nGET /"), 415),
+        (format!("{post}Content-Type: text/plain\r\nContent-Encoding: lzma\r\nContent-Length: 1\r\n\r\nx"), 415),
+        (format!("{post}Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"), 400),
+        (format!("{post}Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"), 415),
     ];
-    for (headers, sentence) in table {
-        let answer = server.connect().await.post_as(headers, event.as_bytes()).await;
-        assert_eq!((answer.status(), answer.header("sluice-message")), (415, sentence), "{answer:?}");
-        assert_eq!(answer.json()["error"][0]["code"], "unsupported-media-type");
+    for (request, status) in refused {
+        let mut raw = server.connect().await;
+        raw.send(format!("{request}{next}{next}")).await;
+        let answer = raw.answer().await;
+        assert_eq!(answer.status(), status, "{request}: {answer:?}");
+        assert_eq!(answer.header("connection"), "", "{request}");
+        for _ in 0..2 {
+            let answer = raw.answer().await;
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "ok\n"), "{request}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_with_a_refusal_answers_nothing_that_was_sent_behind_it() {
+    let server = Server::start(Options::default()).await;
+    for bytes in [1_000, 130_000, 250_000, 300_000, 2_000_000] {
+        let mut raw = server.connect().await;
+        let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: text/html\r\nContent-Length: {bytes}");
+        let next = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        raw.send(format!("{head}\r\n\r\n{}{next}", " ".repeat(bytes))).await;
+        let answer = raw.answer().await;
+        assert_eq!(answer.status(), 415, "{bytes}: {answer:?}");
+        match answer.header("connection") {
+            "close" => assert_eq!(raw.rest().await, b"", "{bytes}"),
+            _ => assert_eq!(raw.answer().await.text(), "ok\n", "{bytes}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_body_in_chunks_can_be_sent_whole_and_the_connection_goes_on() {
+    let server = Server::start(Options::default().env("SLUICE__INTAKE__MAX_BODY_BYTES", "2000")).await;
+    for (headers, status) in [
+        ("Content-Type: text/html", 415),
+        ("Content-Type: text/plain", 413),
+        ("Content-Type: text/plain\r\nContent-Encoding: gzip", 413),
+    ] {
+        let mut raw = server.connect().await;
+        raw.send(format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\nTransfer-Encoding: chunked\r\n\r\n"))
+            .await;
+        let chunk = [b"10000\r\n", " ".repeat(0x10000).as_bytes(), b"\r\n"].concat();
+        for _ in 0..128 {
+            raw.send(&chunk).await;
+        }
+        raw.send("0\r\n\r\n").await;
+        assert_eq!(raw.answer().await.status(), status, "{headers}");
+        assert_eq!(raw.get("/healthz", "").await.text(), "ok\n", "{headers}");
     }
 }
 

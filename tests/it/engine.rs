@@ -26,7 +26,7 @@ impl Engine {
         let topics = Topics { eqiad: unique("eqiad.it"), codfw: unique("codfw.it") };
         let Topics { eqiad, codfw } = &topics;
         let streams = format!(
-            "both: {{topics: [{eqiad}, {codfw}]}}\neqiad: {{topics: [{eqiad}]}}\ncodfw: {{topics: [{codfw}]}}\n"
+            "both: {{schema_title: test/event, topics: [{eqiad}, {codfw}]}}\neqiad: {{schema_title: test/event, topics: [{eqiad}]}}\ncodfw: {{schema_title: test/event, topics: [{codfw}]}}\n"
         );
         let options = self.options(options, &[eqiad, codfw]).await.streams(&streams);
         (Server::start(options).await, topics)
@@ -45,10 +45,11 @@ impl Engine {
     }
 }
 
-/// An event of this stream, `ms` after [`DAWN_MS`], with the number as its id.
+/// An event of this stream, `ms` after [`DAWN_MS`], with the number as its id. It has all that its schema would fill in.
 pub fn event_at(stream: &str, number: usize, ms: i64) -> Value {
     let time = jiff::Timestamp::from_millisecond(DAWN_MS + ms).expect("a time");
-    json!({ "meta": { "stream": stream, "id": format!("e{number}"), "dt": format!("{time:.3}") }, "number": number })
+    let meta = json!({ "stream": stream, "id": format!("e{number}"), "dt": format!("{time:.3}") });
+    json!({ "$schema": "/test/event/1.0.0", "meta": meta, "test": "whole", "number": number })
 }
 
 /// Both engines, a test each. The fact is an `async fn(Engine)` beside this.

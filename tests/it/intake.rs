@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::engine::event_at;
 use crate::raw::Answer;
 use crate::server::{Options, Server};
+use crate::support::{PATIENCE, eventually};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
@@ -35,8 +36,8 @@ async fn accepted_events_are_counted_in_the_reason_and_the_body_is_empty() {
 async fn refused_events_come_back_with_index_code_and_their_bytes() {
     let server = Server::start(Options::default()).await;
     let good = event_at("test.event", 0, 0).to_string();
-    let unknown = r#"{"meta":{"stream":"no.such","id":"i1"}, "n":1.10,"n":2}"#;
-    let unnamed = r#"{ "x" : [ ] }"#;
+    let unknown = r#"{"$schema":"/a/1","meta":{"stream":"no.such","id":"i1"}, "n":1.10,"n":2}"#;
+    let unnamed = r#"{ "$schema":"/a/1","x" : [ ] }"#;
     let answer = server.post(&format!("[{good}, {unknown}, {unnamed} ,7]")).await;
     assert_says(&answer, 207, "1 out of 4 events were accepted, but 3 failed (0 invalid and 3 errored).");
     let lists = answer.json();
@@ -50,7 +51,10 @@ async fn refused_events_come_back_with_index_code_and_their_bytes() {
         assert!(answer.text().contains(&format!(r#""event":{event}"#)), "{event} in {}", answer.text());
     }
     let message = items[0]["context"]["message"].as_str().expect("a message");
-    assert_eq!(message, "event i1 destined to stream no.such is not allowed in stream; no.such is not configured.");
+    assert_eq!(
+        message,
+        "event i1 of schema at /a/1 destined to stream no.such is not allowed in stream; no.such is not configured."
+    );
     let none = server.post(unknown).await;
     assert_says(&none, 400, "1 out of 1 events had failures and were not accepted. (0 invalid and 1 errored).");
     let log = server.stream("/v2/stream/test.event?since=0", "").await.event().await;
@@ -87,7 +91,7 @@ async fn nesting_is_taken_to_its_limit_and_refused_beyond_it_alone_and_in_a_batc
     let server = Server::start(Options::default()).await;
     let event = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
-        format!(r#"{{"deep":{open}{close},"meta":{{"stream":"test.event"}}}}"#)
+        format!(r#"{{"$schema":"/test/event/1.0.0","deep":{open}{close},"meta":{{"stream":"test.event"}}}}"#)
     };
     for body in [event(128), format!("[{}]", event(128))] {
         assert_eq!(server.post(&body).await.status(), 201, "128 levels: {:?}", server.post(&body).await);
@@ -120,7 +124,7 @@ fn small_limits() -> Options {
 }
 
 fn event_of(bytes: usize) -> String {
-    let frame = r#"{"meta":{"stream":"test.event"},"pad":""}"#;
+    let frame = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"pad":""}"#;
     frame.replace(r#""""#, &format!(r#""{}""#, "x".repeat(bytes - frame.len())))
 }
 
@@ -172,4 +176,30 @@ async fn an_event_over_its_limit_is_413_alone_and_an_item_in_a_batch() {
     assert_eq!(answer.status(), 207, "{answer:?}");
     let item = &answer.json()["error"][0];
     assert_eq!((&item["index"], &item["code"]), (&json!(1), &json!("too-large")), "{item}");
+}
+
+#[tokio::test]
+async fn bodies_that_fill_the_room_while_they_are_read_are_503_and_small_ones_pass() {
+    let server = Server::start(Options::default().env("SLUICE__INTAKE__MAX_INFLIGHT_BYTES", "1MiB")).await;
+    let event = |bytes: usize| event_of(bytes).replace("{\"meta", r#"{"$schema":"/test/event/1.0.0","meta"#);
+    // It has the room, and does not end: its head and what went before its last byte have been taken.
+    let mut holder = server.connect().await;
+    let length = 1 << 20;
+    holder.send(format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {length}\r\n\r\n")).await;
+    holder.send(vec![b' '; length - 1]).await;
+    let mut refused = None;
+    let full = eventually(PATIENCE, async || {
+        let answer = server.post(&event(200_000)).await;
+        let full = answer.status() == 503;
+        refused = Some(answer);
+        full
+    });
+    assert!(full.await, "{refused:?}");
+    let refused = refused.expect("an answer");
+    assert_says(&refused, 503, "Too many events are waiting for the log.");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(server.post(&event(1_000)).await.status(), 201);
+    holder.send(" ").await;
+    assert_says(&holder.answer().await, 400, "Request body was empty. Must provide JSON encoded events.");
+    assert_eq!(server.post(&event(200_000)).await.status(), 201);
 }

@@ -4,7 +4,8 @@
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
-//!   `shapes` where a reader starts, `intake` what a producer is told, `edge` what HTTP promises around an answer,
+//!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `codings`
+//!   compressed bodies, `browsers` what they ask first, `edge` what HTTP promises around an answer,
 //!   `process` start and stop, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
 //!   reader that falls behind
 
@@ -13,6 +14,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod asked;
+mod browsers;
+mod codings;
 mod crash;
 mod edge;
 mod engine;

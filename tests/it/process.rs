@@ -112,7 +112,7 @@ async fn without_a_broker_an_event_is_not_written_rather_than_unknown() {
     let options = Options::default().kafka(&free_address().to_string()).unready();
     let server = Server::start(options.env("SLUICE__INTAKE__DEADLINE", "2s")).await;
     let asked = Instant::now();
-    let answer = server.post(r#"{"meta":{"stream":"test.event"}}"#).await;
+    let answer = server.post(r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}}"#).await;
     assert_eq!(answer.status(), 503, "{answer:?}");
     assert_eq!(answer.json()["error"][0]["code"], "not-written", "{answer:?}");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());

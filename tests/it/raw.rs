@@ -60,8 +60,13 @@ impl Raw {
 
     /// `headers` are whole lines.
     pub async fn post_as(&mut self, headers: &str, body: &[u8]) -> Answer {
+        self.post_to("/v1/events", headers, body).await
+    }
+
+    /// `headers` are whole lines.
+    pub async fn post_to(&mut self, target: &str, headers: &str, body: &[u8]) -> Answer {
         let length = body.len();
-        let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n");
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n");
         self.send([head.as_bytes(), body].concat()).await;
         self.answer().await
     }

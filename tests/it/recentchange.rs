@@ -15,7 +15,9 @@ const CAPTURED: &str = include_str!("../data/recentchange_2025-08-29_raw.sse");
 
 async fn nine_real_events_come_back_byte_for_byte_but_for_their_place(engine: Engine) {
     let (eqiad, codfw) = (unique("eqiad.recentchange"), unique("codfw.recentchange"));
-    let streams = format!("mediawiki.recentchange: {{stream_aliases: [recentchange], topics: [{eqiad}, {codfw}]}}\n");
+    let streams = format!(
+        "mediawiki.recentchange: {{schema_title: mediawiki/recentchange, stream_aliases: [recentchange], topics: [{eqiad}, {codfw}]}}\n"
+    );
     let server = Server::start(engine.options(Options::default().streams(&streams), &[&eqiad, &codfw]).await).await;
     let sent: Vec<&str> = CAPTURED.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(sent.len(), 9);

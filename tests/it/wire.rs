@@ -55,14 +55,19 @@ async fn every_event_is_one_chunk_and_the_first_one_alone_carries_retry() {
 #[tokio::test]
 async fn the_producers_bytes_come_out_as_they_went_in() {
     let server = Server::start(Options::default()).await;
-    let meta = r#""meta":{"topic":"lie","stream":"test.event","offset":-1}"#;
-    let sent = format!(r#"{{"n":12345678901234567890.10,"a":1E3,"a":-0.0,"é":"\u00e9 / \/","":null,{meta},"z":"😀"}}"#);
+    let meta = r#""meta":{"topic":"lie","stream":"test.event","offset":-1,"id":"i","dt":"2026-01-01T00:00:00Z"}"#;
+    let sent = format!(
+        r#"{{"$schema":"/test/event/1.0.0","test":"","n":12345678901234567890.10,"a":1E3,"a":-0.0,"é":"\u00e9 / \/","":null,{meta},"z":"😀"}}"#
+    );
     assert_eq!(server.post(&sent).await.status(), 201);
     let event = server.stream("/v2/stream/test.event?since=0", "").await.event().await;
     let (before, after) = sent.split_once(meta).expect("its meta");
     assert!(event.data.starts_with(before) && event.data.ends_with(after), "{}", event.data);
     let read = event.json()["meta"].clone();
-    assert_eq!(read, json!({"topic": "test.event", "stream": "test.event", "partition": 0, "offset": 0}));
+    assert_eq!(
+        read,
+        json!({"topic": "test.event", "stream": "test.event", "id": "i", "dt": "2026-01-01T00:00:00Z", "partition": 0, "offset": 0})
+    );
     for field in [r#""topic""#, r#""partition""#, r#""offset""#] {
         assert_eq!(event.data.matches(field).count(), 1, "{field} in {}", event.data);
     }
@@ -71,7 +76,7 @@ async fn the_producers_bytes_come_out_as_they_went_in() {
 #[tokio::test]
 async fn line_breaks_of_every_kind_stay_out_of_the_stream() {
     let server = Server::start(Options::default()).await;
-    let sent = "{\r\n\t\"meta\" : {\n\"stream\" : \"test.event\" },\r\"s\": \"a\u{2028}b\u{2029}c\u{85}d\"\n}\n";
+    let sent = "{\"$schema\":\"/test/event/1.0.0\",\r\n\t\"meta\" : {\n\"stream\" : \"test.event\" },\r\"s\": \"a\u{2028}b\u{2029}c\u{85}d\"\n}\n";
     assert_eq!(server.post(sent).await.status(), 201);
     let event = server.stream("/v2/stream/test.event?since=0", "").await.event().await;
     assert!(!event.data.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{}", event.data);
@@ -103,7 +108,9 @@ async fn a_quiet_stream_sends_comments_without_a_blank_line() {
 
 #[tokio::test]
 async fn lists_of_streams_may_be_escaped_aliased_repeated_and_end_in_a_slash() {
-    let server = Server::start(Options::default()).await;
+    let streams = "test.event: {schema_title: test/event, stream_aliases: [test]}
+        mediawiki.page-create: {schema_title: test/event, stream_aliases: [page-create]}";
+    let server = Server::start(Options::default().streams(&streams.replace("        ", ""))).await;
     let lists = [
         "test.event,mediawiki.page-create",
         "test.event%2Cmediawiki.page-create",

@@ -1,0 +1,36 @@
+//! What browsers need to be told: who may read an answer, and what may be asked. And a few headers for their safety.
+//!
+//! Everybody may: there are no cookies here, and a token is sent only by who has one. Not `actix-cors`: that answers
+//! preflights to addresses that do not exist, and refuses requests, which is not its business here.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::middleware::DefaultHeaders;
+
+const METHODS: &str = "POST, GET, HEAD, OPTIONS";
+/// Written out: `*` would not cover `authorization`.
+const HEADERS: &str = "accept, authorization, cache-control, content-encoding, content-type, last-event-id, \
+                       x-request-id, x-requested-with";
+const EXPOSED: &str = "sluice-message, sluice-notice, retry-after, etag, www-authenticate";
+/// How long a browser may keep the answer to a preflight. Chrome keeps it two hours at most, Firefox a day.
+const MAX_AGE_SECONDS: &str = "86400";
+
+/// On every answer that a route gives, refusals too. A page of our own may set a policy of its own.
+pub(super) fn headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .add((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED))
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((header::X_FRAME_OPTIONS, "SAMEORIGIN"))
+        .add((header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'self'"))
+}
+
+/// The answer to `OPTIONS`, whether a browser asks or a person: 200, as EventGate has it.
+pub(super) fn preflight(allowed: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::ALLOW, allowed))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, METHODS))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS))
+        .insert_header((header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS))
+        .finish()
+}
