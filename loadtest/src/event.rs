@@ -47,9 +47,10 @@ pub(crate) fn now_us() -> u64 {
 /// Writes one event of this stream: fields and sizes as recorded from the public service, 1.1 KB on average when the
 /// server has added its part.
 pub(crate) fn write(out: &mut String, stream: &str, stamp: Stamp) {
-    let schema = if stream == "test.event" { "/test/event/1.0.0" } else { "/mediawiki/recentchange/1.0.0" };
+    let schema = schema_of(stream);
     let (domain, wiki) = WIKIS[fastrand::usize(..WIKIS.len())];
-    let title = words(fastrand::usize(2..5), '_');
+    let title = words(fastrand::usize(1..4), '_');
+    let page = encoded(&title);
     let comment = words(fastrand::usize(3..16), ' ');
     let user = words(2, '_');
     let (request, id) = (fastrand::u128(..), fastrand::u128(..));
@@ -60,12 +61,50 @@ pub(crate) fn write(out: &mut String, stream: &str, stamp: Stamp) {
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        r#"{{"$schema":"{schema}","meta":{{"uri":"https://{domain}/wiki/{title}","request_id":"{request}","id":"{id}","domain":"{domain}","stream":"{stream}","dt":"{dt}"}},"id":{rcid},"type":"edit","namespace":0,"title":"{title}","title_url":"https://{domain}/wiki/{title}","comment":"{comment}","timestamp":{seconds},"user":"{user}","bot":{bot},"notify_url":"https://{domain}/w/index.php?diff={new}&oldid={old}&rcid={rcid}","minor":{minor},"patrolled":true,"length":{{"old":{length},"new":{length}}},"revision":{{"old":{old},"new":{new}}},"server_url":"https://{domain}","server_name":"{domain}","server_script_path":"/w","wiki":"{wiki}","parsedcomment":"<span dir=\"auto\">{comment}</span>",{FIELD}{run},{producer},{seq},{sent_us}]}}"#,
+        r#"{{"$schema":"{schema}","meta":{{"uri":"https://{domain}/wiki/{page}","request_id":"{request}","id":"{id}","domain":"{domain}","stream":"{stream}","dt":"{dt}"}},"id":{rcid},"type":"edit","namespace":0,"title":"{title}","title_url":"https://{domain}/wiki/{page}","comment":"{comment}","timestamp":{seconds},"user":"{user}","bot":{bot},"notify_url":"https://{domain}/w/index.php?diff={new}&oldid={old}&rcid={rcid}","minor":{minor},"patrolled":true,"length":{{"old":{length},"new":{length}}},"revision":{{"old":{old},"new":{new}}},"server_url":"https://{domain}","server_name":"{domain}","server_script_path":"/w","wiki":"{wiki}","parsedcomment":"<span dir=\"auto\">{comment}</span>",{FIELD}{run},{producer},{seq},{sent_us}]}}"#,
         request = Uuid(request),
         id = Uuid(id),
         dt = iso(sent_us),
         new = u64::from(old) + 1,
     );
+}
+
+/// Writes one event of this stream in this many bytes, if it can be that small: what a producer posts when the server is to
+/// add `meta.id`. Without a stamp, because nobody reads it here.
+pub(crate) fn write_bare(out: &mut String, stream: &str, bytes: usize) {
+    let schema = schema_of(stream);
+    let (domain, wiki) = WIKIS[fastrand::usize(..WIKIS.len())];
+    let title = words(2, '_');
+    let (page, user, now_us) = (encoded(&title), words(2, '_'), now_us());
+    let (rcid, old, length) = (fastrand::u32(..), fastrand::u32(..), fastrand::u16(..));
+    let start = out.len();
+    let _ = write!(
+        out,
+        r#"{{"$schema":"{schema}","meta":{{"uri":"https://{domain}/wiki/{page}","request_id":"{request}","domain":"{domain}","stream":"{stream}","dt":"{dt}"}},"id":{rcid},"type":"edit","namespace":0,"title":"{title}","timestamp":{seconds},"user":"{user}","bot":false,"minor":{minor},"length":{{"old":{length},"new":{length}}},"revision":{{"old":{old},"new":{new}}},"server_url":"https://{domain}","server_name":"{domain}","server_script_path":"/w","wiki":"{wiki}","comment":""#,
+        request = Uuid(fastrand::u128(..)),
+        dt = iso(now_us),
+        seconds = now_us / 1_000_000,
+        minor = fastrand::bool(),
+        new = u64::from(old) + 1,
+    );
+    const END: &str = "\"}";
+    while out.len() - start + END.len() < bytes {
+        out.push_str(WORDS[fastrand::usize(..WORDS.len())]);
+        out.push(' ');
+    }
+    while out.len() - start + END.len() > bytes && !out.ends_with(':') && !out.ends_with('"') {
+        out.pop();
+    }
+    // A letter of several bytes may have gone for one.
+    while out.len() - start + END.len() < bytes {
+        out.push('.');
+    }
+    out.push_str(END);
+}
+
+/// Of the two that these events are valid by; both allow more fields than they name.
+fn schema_of(stream: &str) -> &'static str {
+    if stream == "test.event" { "/test/event/1.0.0" } else { "/mediawiki/recentchange/1.0.0" }
 }
 
 /// One SSE event of exactly this many bytes with its chunk framing, if it can be that small.
@@ -106,6 +145,18 @@ fn words(count: usize, between: char) -> String {
     for index in 0..count {
         text.extend((index > 0).then_some(between));
         text.push_str(WORDS[fastrand::usize(..WORDS.len())]);
+    }
+    text
+}
+
+/// As it may stand in a URI, which is what the schemas ask of `meta.uri`.
+fn encoded(title: &str) -> String {
+    let mut text = String::with_capacity(title.len() * 3);
+    for byte in title.bytes() {
+        match byte {
+            b'_' | b'a'..=b'z' | b'A'..=b'Z' => text.push(byte.into()),
+            _ => _ = write!(text, "%{byte:02X}"),
+        }
     }
     text
 }
@@ -151,6 +202,39 @@ mod tests {
         // The server adds some 70 bytes; recorded ones have 881 to 1,368, and 1,111 on average.
         assert!((980..1_110).contains(&mean), "mean {mean}");
         assert!(sizes.iter().all(|size| (700..1_500).contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_bare_event_has_the_size_asked_for() {
+        for bytes in 780..840 {
+            let mut event = String::from("[");
+            write_bare(&mut event, "test.event", bytes);
+            assert_eq!(event.len() - 1, bytes, "{event}");
+        }
+    }
+
+    #[test]
+    fn uris_have_only_what_a_uri_may_have() {
+        assert_eq!(encoded("Änderung_of"), "%C3%84nderung_of");
+    }
+
+    #[tokio::test]
+    async fn events_are_valid_by_their_schemas() {
+        use sluice::schema::{Options, SchemaUri, Schemas};
+        let fetcher = sluice::fetch::Fetcher::new().unwrap();
+        let schemas = Schemas::new(&Options::default(), fetcher, tokio::runtime::Handle::current()).unwrap();
+        for stream in ["test.event", "mediawiki.recentchange"] {
+            let schema = schemas.load(&SchemaUri::parse(schema_of(stream)).unwrap()).await.unwrap();
+            for seq in 0..100 {
+                let mut event = String::new();
+                match seq % 2 {
+                    0 => write(&mut event, stream, Stamp { run: 7, producer: 3, seq, sent_us: now_us() }),
+                    _ => write_bare(&mut event, stream, 800),
+                }
+                let value: serde_json::Value = serde_json::from_str(&event).unwrap();
+                assert_eq!(schema.violations(&value), [], "{event}");
+            }
+        }
     }
 
     #[test]

@@ -60,18 +60,26 @@ impl Http {
         }
     }
 
-    async fn send(&mut self, head: &str, body: &[u8]) -> Result<Answer, Failure> {
-        self.request.clear();
-        self.request.extend_from_slice(head.as_bytes());
-        self.request.extend_from_slice(body);
+    /// Sends a whole request as it is, whatever the answer.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Answer, Failure> {
         let address = self.address;
-        let answer = timeout(ANSWER_WAIT_MAX, self.exchange()).await;
+        let answer = timeout(ANSWER_WAIT_MAX, self.exchange(request)).await;
         answer.map_err(|_| Failure::Connection { address, source: std::io::ErrorKind::TimedOut.into() })?
     }
 
-    async fn exchange(&mut self) -> Result<Answer, Failure> {
+    async fn send(&mut self, head: &str, body: &[u8]) -> Result<Answer, Failure> {
+        let mut request = std::mem::take(&mut self.request);
+        request.clear();
+        request.extend_from_slice(head.as_bytes());
+        request.extend_from_slice(body);
+        let answer = self.ask(&request).await;
+        self.request = request;
+        answer
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
         let address = self.address;
-        let sent = self.socket.write_all(&self.request).await;
+        let sent = self.socket.write_all(request).await;
         sent.map_err(|source| Failure::Connection { address, source })?;
         self.answer.clear();
         let head = loop {

@@ -10,18 +10,23 @@
 //! - `write-loop` that floor alone
 //! - `return` a thousand readers come back from about the same place; how often the log was read for them
 //! - `posts` events per second taken in, and how fast the answers come
+//! - `intake` the whole path of intake beside a bare Kafka client and, if there is one, a peer: events per second, p50,
+//!   p99, CPU per event
+//! - `kafka` runs a Kafka and nothing else
 //! - `hop` one reader hops between servers that share a log: every event exactly once
 //!
 //! Every event carries its producer, a number and the time it was sent; every reader keeps a ledger of them. So every
-//! scenario tells lost, repeated and disordered events, and exits 1 if there are any. Load goes to loopback addresses
+//! scenario tells lost, repeated and disordered events, and exits 1 if there are any. (`intake` only looks at the answers.) Load goes to loopback addresses
 //! only, is bounded in count and time, and ends by itself.
 //!
 //! - `scenario` one file each
 //! - `readers` a crowd that checks; `ledger` what one of them had; `stream` its connection; `wire` the bytes
-//! - `producer` sends; `http` its connection; `event` what it sends
-//! - `target` where to; `server` one of our own; `process` what it costs
+//! - `producer` sends; `drive` sends as cheaply as can be; `http` their connections; `event` what they send
+//! - `target` where to; `server` one of our own, `broker` its log where that is a Kafka; `process` what it costs
 //! - `report` figures and faults; `failure` why there are none
 
+mod broker;
+mod drive;
 mod event;
 mod failure;
 mod http;
@@ -35,6 +40,8 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod stub;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod target;
 mod wire;
 
@@ -45,9 +52,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::scenario::{catchup, comeback, cpu, hop, latency, memory, posts, smoke, write_loop};
+use crate::scenario::{catchup, comeback, cpu, hop, intake, kafka, latency, memory, posts, smoke, write_loop};
 use crate::server::Server;
 use crate::target::{Target, parse_url};
 
@@ -81,6 +89,9 @@ struct Aim {
     /// A configuration file for it. The environment is passed on, too.
     #[arg(long, global = true, requires = "start")]
     config: Option<PathBuf>,
+    /// The server that is started has this Kafka as its log; without an address one is started for it, as tests do.
+    #[arg(long, global = true, value_name = "HOST:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    kafka: Option<String>,
     /// The stream to post to and to read.
     #[arg(long, global = true, default_value = "mediawiki.recentchange")]
     stream: String,
@@ -104,6 +115,10 @@ enum Scenario {
     Return(comeback::Args),
     /// Events per second taken in.
     Posts(posts::Args),
+    /// The whole path of intake: events per second, latency, CPU per event.
+    Intake(intake::Args),
+    /// Runs a Kafka for servers that are started by hand.
+    Kafka(kafka::Args),
     /// One reader hops between servers that share a log.
     Hop(hop::Args),
     #[command(hide = true)]
@@ -131,11 +146,15 @@ fn main() -> ExitCode {
 }
 
 fn play(command: &Command) -> Result<Report, Failure> {
-    let server = command.aim.start.as_deref().map(|program| Server::start(program, command.aim.config.as_deref()));
-    let server = server.transpose()?;
-    let target = command.aim.target(server.as_ref());
+    let aim = &command.aim;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Start(format!("no runtime: {error}")))?;
+    let kafka = aim.kafka.as_deref().map(|address| runtime.block_on(Kafka::at(address))).transpose()?;
+    let bootstrap = kafka.as_ref().map(|kafka| kafka.bootstrap.as_str());
+    let server = aim.start.as_deref().map(|program| Server::start(program, aim.config.as_deref(), bootstrap));
+    let server = server.transpose()?;
+    let mut target = aim.target(server.as_ref());
+    target.kafka = bootstrap.map(str::to_owned);
     let time_max = Duration::from_secs(command.seconds_max);
     runtime.block_on(async {
         let played = tokio::time::timeout(time_max, command.scenario.run(&target)).await;
@@ -163,6 +182,8 @@ impl Scenario {
             Scenario::WriteLoop(args) => write_loop::run(args).await,
             Scenario::Return(args) => comeback::run(target, args).await,
             Scenario::Posts(args) => posts::run(target, args).await,
+            Scenario::Intake(args) => intake::run(target, args).await,
+            Scenario::Kafka(args) => kafka::run(target, args).await,
             Scenario::Hop(args) => hop::run(target, args).await,
             Scenario::WriteLoopChild(_) => unreachable!("the child has no runtime"),
         }

@@ -23,7 +23,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(program: &Path, config: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, config: Option<&Path>, kafka: Option<&str>) -> Result<Self, Failure> {
         let folder =
             std::env::temp_dir().join(format!("sluice-loadtest-{}-{:08x}", std::process::id(), fastrand::u32(..)));
         let failed = |error: std::io::Error| Failure::Start(format!("{}: {error}", program.display()));
@@ -31,6 +31,7 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
         command.args(config.iter().flat_map(|config| [Path::new("--config"), config]));
+        command.args(kafka.iter().flat_map(|kafka| ["--kafka", kafka]));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(folder.join("log")).map_err(failed)?);
         let child = command.spawn().map_err(failed)?;

@@ -11,6 +11,8 @@ pub(crate) struct Target {
     pub(crate) http: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) pid: Option<u32>,
+    /// The server's log, if it is a Kafka that we know of: `host:port`.
+    pub(crate) kafka: Option<String>,
     pub(crate) stream: String,
     /// Tells this run's events from all others in the log.
     pub(crate) run: u32,
@@ -21,7 +23,7 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(http: SocketAddr, stream: String) -> Self {
         let (run, first_source) = (fastrand::u32(..), fastrand::u32(..));
-        Self { http, admin: None, pid: None, stream, run, first_source, producers: AtomicU32::new(0) }
+        Self { http, admin: None, pid: None, kafka: None, stream, run, first_source, producers: AtomicU32::new(0) }
     }
 
     /// The same target for events of a run that began elsewhere.

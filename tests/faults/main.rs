@@ -1,5 +1,5 @@
-//! What must not lose or repeat an event, on real Kafka: readers that hop between servers, brokers that go away, topics
-//! that come late.
+//! What must not lose or repeat an event, on real Kafka: readers that hop between servers, brokers that go away or
+//! stand still, topics that come late, more producers than fit.
 //!
 //! - `ledger` what a reader had, what the log holds, and whether these agree
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
@@ -26,3 +26,6 @@ mod group;
 mod hop;
 mod late_topic;
 mod outage;
+mod overload;
+mod paused;
+mod scrapes;

@@ -1,6 +1,5 @@
 //! A broker that goes away under load, in every way it can, and comes back.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -77,7 +76,7 @@ async fn a_broker_that_goes_away_and_comes_back_costs_no_reader_its_connection_o
     world.live_through(Outage::Pause, Lasting::UntilReadersHearNothingElse).await;
     world.load.stop(producers).await;
     let log = world.until_readers_have_everything().await;
-    world.check_promises(&log).await;
+    world.load.check_promises(&log).await;
     group::shows_no_lag(&world.node, &world.server, &world.topics, PARTITIONS).await;
 }
 
@@ -168,18 +167,5 @@ impl World {
                 return log;
             }
         }
-    }
-
-    async fn check_promises(&self, log: &Records) {
-        let numbers: BTreeSet<u64> = log.values().copied().collect();
-        assert_eq!(numbers.len(), log.len(), "no event is in the log twice");
-        let accepted = self.load.told(Fate::Accepted).await;
-        let lost: Vec<_> = accepted.iter().filter(|number| !numbers.contains(number)).collect();
-        assert!(lost.is_empty(), "answered 201 and not in the log: {lost:?}");
-        let not_written = self.load.told(Fate::NotWritten).await;
-        let written: Vec<_> = not_written.iter().filter(|number| numbers.contains(number)).collect();
-        assert!(written.is_empty(), "answered not-written and in the log: {written:?}");
-        let unknown = self.load.told(Fate::Unknown).await;
-        println!("accepted {}, not written {}, unknown {}", accepted.len(), not_written.len(), unknown.len());
     }
 }
