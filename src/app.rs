@@ -103,6 +103,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let address = listener.local_addr()?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
+    count_panics();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
     let warm: Vec<_> =
@@ -244,6 +245,15 @@ fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {
             bound => bound.map(Some),
         },
     }
+}
+
+/// A panic ends its task, and no more; somebody must know of it.
+fn count_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        ::metrics::counter!(metrics::PANICS).increment(1);
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a part of the server failed: this is a fault in sluice; report it with this place");
+    }));
 }
 
 /// The recorder is installed once; a second one in the same process is a fault at the start, never later.

@@ -15,6 +15,7 @@ pub const POSTS_REFUSED: &str = "sluice_posts_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 /// Reports of invalid events.
 pub const ERROR_EVENTS: &str = "sluice_error_events_total";
+pub const PANICS: &str = "sluice_panics_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
@@ -40,6 +41,7 @@ pub fn describe() {
         "Events whose time was in the future: their record has the time of arrival"
     );
     counter!(ERROR_EVENTS, Unit::Count, "Reports of invalid events to the error stream, by result");
+    counter!(PANICS, Unit::Count, "Faults of sluice itself that ended a request or a task");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");

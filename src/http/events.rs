@@ -13,6 +13,7 @@ use super::Services;
 use super::body::{self, CODINGS, Room};
 use super::client_ip;
 use super::error::{self, BodyRefusal};
+use super::panics;
 use super::query::Query;
 use super::sentence;
 use crate::intake::auth::{Denied, Grant};
@@ -34,7 +35,7 @@ pub(super) async fn post(
 ) -> HttpResponse {
     let bytes_max = services.intake.options().body_bytes_max();
     let body = body::take(request.headers(), &mut payload, bytes_max, &room);
-    let answer = handle(&request, &services, body).await;
+    let answer = panics::caught(&request, handle(&request, &services, body)).await;
     // Where the body was read whole there is nothing left, and this costs nothing.
     if !answer.status().is_success() {
         body::discard(request.headers(), &mut payload).await;
@@ -48,7 +49,7 @@ pub(super) async fn post_test_events(request: HttpRequest, services: web::Data<S
         [] => TEST_EVENT.to_owned(),
         events => json!(events).to_string(),
     };
-    handle(&request, &services, ready(Ok(body.into()))).await
+    panics::caught(&request, handle(&request, &services, ready(Ok(body.into())))).await
 }
 
 /// Whoever may not post is told before the body is read.

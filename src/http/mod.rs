@@ -7,6 +7,7 @@
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
 //!   `configs` their streams' settings
 //! - `info` the small answers; `cors` what browsers need to be told
+//! - `panics` what becomes of a request whose handler fails
 //! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
@@ -22,6 +23,7 @@ mod events;
 mod handover;
 mod info;
 mod options;
+mod panics;
 mod query;
 mod quiet;
 mod reader;

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::Services;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
+use super::panics;
 use super::reader;
 use super::resume;
 use super::sse::Framing;
@@ -30,7 +31,8 @@ pub(super) async fn get(
     services: web::Data<Services>,
     worker: web::Data<Rc<Worker>>,
 ) -> HttpResponse {
-    open(&request, &services, &worker).await.unwrap_or_else(|refusal| refusal.answer(&request))
+    let answer = async { open(&request, &services, &worker).await.unwrap_or_else(|refusal| refusal.answer(&request)) };
+    panics::caught(&request, answer).await
 }
 
 /// The head of the stream, and nothing behind it: no reader, no place.
