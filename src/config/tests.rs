@@ -187,6 +187,7 @@ fn the_sample_file_shows_every_key_and_its_default() {
         "admin.listen",
         "catalog.source",
         "hub.ring_bytes",
+        "intake.error_stream",
         "intake.topic_prefix",
         "log.kafka.group_id",
         "log.kafka.properties.security.protocol",
