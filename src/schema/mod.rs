@@ -13,6 +13,8 @@
 //!
 //! Knows no streams, no intake, no HTTP server.
 
+#[cfg(test)]
+mod agree_test;
 mod bases;
 mod built_in;
 mod cache;
