@@ -24,6 +24,23 @@ pub enum FetchError {
     Unavailable(String),
 }
 
+/// How the text begins that tells of an answer.
+const ANSWERED: &str = "the answer is ";
+
+impl FetchError {
+    /// Whether the server is there and refuses just what was asked for (4xx). Says nothing against the server itself,
+    /// unless it asks to be left alone (429).
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unavailable(why) => {
+                why.strip_prefix(ANSWERED).is_some_and(|s| s.starts_with('4') && !s.starts_with("429"))
+            }
+            Self::Absent(_) => true,
+            Self::TooLarge(_) => false,
+        }
+    }
+}
+
 /// Fetches over http and https. Cheap to clone. Call it on the engine: its connections live on the caller's runtime.
 #[derive(Debug, Clone)]
 pub struct Fetcher(reqwest::Client);
@@ -48,7 +65,7 @@ impl Fetcher {
         match answer.status() {
             StatusCode::OK => {}
             absent @ (StatusCode::NOT_FOUND | StatusCode::GONE) => return Err(FetchError::Absent(absent.as_u16())),
-            other => return Err(FetchError::Unavailable(format!("the answer is {other}"))),
+            other => return Err(FetchError::Unavailable(format!("{ANSWERED}{other}"))),
         }
         let mut body = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {

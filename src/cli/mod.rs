@@ -70,6 +70,9 @@ struct ServeArgs {
     /// Catalogue file (YAML or JSON) instead of the built-in streams.
     #[arg(long, value_name = "FILE")]
     streams: Option<String>,
+    /// Folder or address of schemas instead of the built-in ones; may be repeated, and the first that has one wins.
+    #[arg(long, value_name = "DIR|URL")]
+    schemas: Vec<String>,
     /// Feed synthetic recentchange events, about 30 a second.
     #[arg(long)]
     demo: bool,
@@ -91,6 +94,8 @@ impl ServeArgs {
         loader.flag("--data", &["data_dir"], self.data.clone());
         loader.flag("--kafka", &["log", "kafka", "bootstrap_servers"], self.kafka.clone());
         loader.flag("--streams", &["catalog", "source"], self.streams.clone());
+        let schemas = (!self.schemas.is_empty()).then(|| self.schemas.join(","));
+        loader.flag("--schemas", &["schema", "bases"], schemas);
         loader
     }
 }

@@ -131,6 +131,16 @@ fn an_address_is_no_catalogue_yet() {
 }
 
 #[test]
+fn schema_bases_are_folders_or_addresses() {
+    let faults_of = |bases: &str| faults("", &[("SLUICE__SCHEMA__BASES", bases)]);
+    assert!(faults_of("schemas,ftp://x/y")[0].contains("schema.bases: neither folders nor addresses"));
+    let good = "./schemas,/srv/schemas,file:///srv/schemas,https://schema.example/repositories";
+    assert_eq!(load("", &[("SLUICE__SCHEMA__BASES", good)]).expect("a config").schema.bases.len(), 4);
+    let never = faults("[schema]\nlatest_ttl = '0s'", &[]);
+    assert!(never[0].contains("schema.latest_ttl: 0"), "{never:?}");
+}
+
+#[test]
 fn what_holds_is_shown_with_its_origin_and_without_secrets() {
     let file = "[http]\nworkers = 3\n[log.kafka.properties]\n\"sasl.password\" = \"hush\"";
     let environment = [("SLUICE__LOG__KAFKA__PROPERTIES__SASL_USERNAME", "me")];

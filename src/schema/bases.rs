@@ -189,10 +189,14 @@ impl Base {
 
 impl Trouble {
     fn note(&mut self, answer: &Result<Bytes, FetchError>, url: &str) {
-        let Err(FetchError::Unavailable(why)) = answer else {
-            *self = Self::default();
-            return;
+        let why = match answer {
+            Err(FetchError::Unavailable(why)) => why,
+            _ => return *self = Self::default(),
         };
+        // Else clients could take a base away by asking for names that it does not like.
+        if answer.as_ref().is_err_and(FetchError::is_refusal) {
+            return;
+        }
         if self.failures == 0 {
             tracing::warn!(base = url, "a schema base does not answer: {why}");
         }

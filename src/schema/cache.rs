@@ -14,8 +14,8 @@ use super::compiled::Schema;
 use super::uri::SchemaUri;
 use crate::metrics::SCHEMAS_CACHED;
 
-/// Compiled schemas. Beyond it the one that was not used for the longest time goes.
-const SCHEMAS_MAX: usize = 2_000;
+/// Compiled schemas, of 30 to 300 KiB each. Beyond it the one that was not used for the longest time goes.
+const SCHEMAS_MAX: usize = 500;
 /// Failures remembered, in two halves: when the newer half is full, the older one is forgotten.
 const FAILURES_MAX: usize = 4_096;
 /// How long a schema that is not there, or is no good, is not looked for again.
@@ -87,7 +87,7 @@ impl Cache {
                 None => self.fail(uri, failure),
             },
         }
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
         metrics::gauge!(SCHEMAS_CACHED).set(self.schemas.len() as f64);
     }
 

@@ -218,7 +218,7 @@ fn is_public(address: std::net::Ipv4Addr) -> bool {
 
 /// Labels of letters and digits of any script, the last of two letters or more.
 fn is_named_host(host: &str) -> bool {
-    let fits = |char: char| char.is_ascii_alphanumeric() || (char >= '\u{a1}' && char <= '\u{ffff}');
+    let fits = |char: char| char.is_ascii_alphanumeric() || ('\u{a1}'..='\u{ffff}').contains(&char);
     let label = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')

@@ -152,7 +152,7 @@ async fn nothing_leaves_its_base_and_no_message_tells_what_is_there() {
     write(at, "large", &format!("title: {}", "secret".repeat(400_000)));
     write(at, "meta", "type: secret");
     let schemas = schemas(&[&at.to_string_lossy()]);
-    for path in ["/out", "/dir/x", "/up", "/absolute", "/hidden", "/loop", "/passwords", "/large", "/ring"] {
+    for path in ["/out", "/dir/x", "/up", "/absolute", "/hidden", "/loop", "/passwords", "/large", "/ring", "/meta"] {
         let error = failure(&schemas, path).await;
         let text = error.to_string();
         assert!(!matches!(error, LoadError::Unknown(_)), "{path}: {text}");
@@ -162,7 +162,6 @@ async fn nothing_leaves_its_base_and_no_message_tells_what_is_there() {
             assert!(!text.contains(part.as_ref()), "{text}");
         }
     }
-    assert!(matches!(failure(&schemas, "/meta").await, LoadError::Refused { .. }));
 }
 
 #[tokio::test]
@@ -214,6 +213,16 @@ async fn a_base_that_does_not_answer_is_left_alone_and_hides_no_other() {
     assert_eq!(title(&schemas, "/error/2.1.0").await, "error");
     assert!(matches!(failure(&schemas, "/c/1.0.0").await, LoadError::Unavailable { .. }));
     assert_eq!(away.asked(), 1, "it is left alone");
+}
+
+#[tokio::test]
+async fn a_base_that_answers_is_not_left_alone_whatever_it_says_of_one_name() {
+    let server = Server::start().await;
+    server.page("/a/1.0.0", 403, "secret");
+    server.page("/b/1.0.0", 200, "title: b");
+    let schemas = schemas(&[&server.url]);
+    assert!(matches!(failure(&schemas, "/a/1.0.0").await, LoadError::Unavailable { .. }));
+    assert_eq!(title(&schemas, "/b/1.0.0").await, "b");
 }
 
 #[tokio::test]

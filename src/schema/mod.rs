@@ -13,6 +13,8 @@
 //!
 //! Knows no streams, no intake, no HTTP server.
 
+#[cfg(test)]
+mod agree_test;
 mod bases;
 mod built_in;
 mod cache;
@@ -73,6 +75,7 @@ const REFERRED_MAX: usize = 16;
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Folders and addresses under which schemas are looked for, in this order. None: those that are built in.
+    #[serde(deserialize_with = "units::list")]
     pub bases: Vec<String>,
     /// After this a schema that was asked for as `latest` is looked for again.
     #[serde(deserialize_with = "units::duration")]
