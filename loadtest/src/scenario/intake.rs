@@ -84,8 +84,8 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
             drive::drive(player.http, &requests, shape.connections, WARM_TIME).await?;
         }
     }
-    if let Some(bootstrap) = &target.kafka {
-        let round_trip = broker::round_trip(bootstrap, args.bytes(), ROUND_TRIP_TIME).await?;
+    if let Some(kafka) = &target.kafka {
+        let round_trip = broker::round_trip(&kafka.bootstrap, args.bytes(), ROUND_TRIP_TIME).await?;
         report.latency("broker", &round_trip);
     }
     println!("{}", Played::TITLES);
