@@ -17,23 +17,29 @@ const TOPICS: [&str; 4] =
 const TOPIC_CONFIG: [(&str, &str); 2] = [("retention.bytes", "536870912"), ("segment.bytes", "134217728")];
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Stopped when dropped, if it is one of our own. The server must be gone by then.
+/// Stopped when the last clone is dropped, if it is one of our own. The server must be gone by then.
+#[derive(Clone)]
 pub(crate) struct Kafka {
     pub(crate) bootstrap: String,
-    _node: Option<KafkaNode>,
+    node: Option<KafkaNode>,
 }
 
 impl Kafka {
     /// `host:port` of one that runs, or nothing for one of our own.
     pub(crate) async fn at(address: &str) -> Result<Self, Failure> {
         if !address.is_empty() {
-            return Ok(Self { bootstrap: address.to_owned(), _node: None });
+            return Ok(Self { bootstrap: address.to_owned(), node: None });
         }
         let node = KafkaNode::try_start().await.map_err(Failure::Start)?;
         for topic in TOPICS {
             node.broker().create_topic(topic, 1, &TOPIC_CONFIG).await;
         }
-        Ok(Self { bootstrap: node.bootstrap(), _node: Some(node) })
+        Ok(Self { bootstrap: node.bootstrap(), node: Some(node) })
+    }
+
+    /// None: it is somebody else's, and not ours to stop.
+    pub(crate) fn node(&self) -> Option<&KafkaNode> {
+        self.node.as_ref()
     }
 }
 

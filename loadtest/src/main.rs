@@ -12,6 +12,7 @@
 //! - `posts` events per second taken in, and how fast the answers come
 //! - `intake` the whole path of intake beside a bare Kafka client and, if there is one, a peer: events per second, p50,
 //!   p99, CPU per event
+//! - `paused` the same while the broker stands still, and when it is back
 //! - `kafka` runs a Kafka and nothing else
 //! - `hop` one reader hops between servers that share a log: every event exactly once
 //!
@@ -55,7 +56,7 @@ use clap::{Parser, Subcommand};
 use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::scenario::{catchup, comeback, cpu, hop, intake, kafka, latency, memory, posts, smoke, write_loop};
+use crate::scenario::{catchup, comeback, cpu, hop, intake, kafka, latency, memory, paused, posts, smoke, write_loop};
 use crate::server::Server;
 use crate::target::{Target, parse_url};
 
@@ -117,6 +118,8 @@ enum Scenario {
     Posts(posts::Args),
     /// The whole path of intake: events per second, latency, CPU per event.
     Intake(intake::Args),
+    /// The broker stands still for a while: how hasty and guaranteed POSTs are answered, and how soon all is well again.
+    Paused(paused::Args),
     /// Runs a Kafka for servers that are started by hand.
     Kafka(kafka::Args),
     /// One reader hops between servers that share a log.
@@ -154,7 +157,7 @@ fn play(command: &Command) -> Result<Report, Failure> {
     let server = aim.start.as_deref().map(|program| Server::start(program, aim.config.as_deref(), bootstrap));
     let server = server.transpose()?;
     let mut target = aim.target(server.as_ref());
-    target.kafka = bootstrap.map(str::to_owned);
+    target.kafka = kafka.clone();
     let time_max = Duration::from_secs(command.seconds_max);
     runtime.block_on(async {
         let played = tokio::time::timeout(time_max, command.scenario.run(&target)).await;
@@ -183,6 +186,7 @@ impl Scenario {
             Scenario::Return(args) => comeback::run(target, args).await,
             Scenario::Posts(args) => posts::run(target, args).await,
             Scenario::Intake(args) => intake::run(target, args).await,
+            Scenario::Paused(args) => paused::run(target, args).await,
             Scenario::Kafka(args) => kafka::run(target, args).await,
             Scenario::Hop(args) => hop::run(target, args).await,
             Scenario::WriteLoopChild(_) => unreachable!("the child has no runtime"),

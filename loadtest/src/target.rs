@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::readers::source;
 use crate::stream::Ask;
@@ -11,8 +12,8 @@ pub(crate) struct Target {
     pub(crate) http: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) pid: Option<u32>,
-    /// The server's log, if it is a Kafka that we know of: `host:port`.
-    pub(crate) kafka: Option<String>,
+    /// The server's log, if it is a Kafka that we know of.
+    pub(crate) kafka: Option<Kafka>,
     pub(crate) stream: String,
     /// Tells this run's events from all others in the log.
     pub(crate) run: u32,

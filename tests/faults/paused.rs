@@ -21,9 +21,9 @@ const IN_FLIGHT_BYTES: usize = 1 << 20;
 /// At most two of them fit at once.
 const LARGE_BYTES: usize = 400 << 10;
 const LARGE_POSTS: usize = 8;
-/// Many times what may wait, so that it would show if it were kept.
-const FLOOD_POSTS: usize = 64;
-const FLOOD_POST_BYTES: usize = 32 << 10;
+/// Many times what may wait, so that it would show if it were kept; in pieces of which few fit, so that few have to wait.
+const FLOOD_POSTS: usize = 8;
+const FLOOD_POST_BYTES: usize = 256 << 10;
 /// What buffers of connections, the allocator and librdkafka may come to hold beside what may wait.
 const SLACK_BYTES: usize = 32 << 20;
 

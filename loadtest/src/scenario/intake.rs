@@ -84,14 +84,15 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
             drive::drive(player.http, &requests, shape.connections, WARM_TIME).await?;
         }
     }
-    if let Some(bootstrap) = &target.kafka {
-        let round_trip = broker::round_trip(bootstrap, args.bytes(), ROUND_TRIP_TIME).await?;
+    if let Some(kafka) = &target.kafka {
+        let round_trip = broker::round_trip(&kafka.bootstrap, args.bytes(), ROUND_TRIP_TIME).await?;
         report.latency("broker", &round_trip);
     }
     println!("{}", Played::TITLES);
     for round in rounds(args) {
         let mut cpu_us = Vec::new();
-        for player in &players {
+        // A peer's metrics are its own.
+        for player in players.iter().filter(|player| player.name.is_empty() || !round.scraped) {
             let played = play(target, args, player, &round).await?;
             played.tell(&format!("{}{}", player.name, round.name), &mut report);
             cpu_us.extend(played.cpu_us);
@@ -129,9 +130,9 @@ fn rounds(args: &Args) -> Vec<Round> {
 async fn play(target: &Target, args: &Args, player: &Player, round: &Round) -> Result<Played, Failure> {
     let requests = Requests::build(&target.stream, round.shape, args.bytes());
     let scrapers = match (round.scraped, target.admin) {
-        (true, Some(admin)) if player.name.is_empty() => Some(Scrapers::start(admin).await?),
+        (true, Some(admin)) => Some(Scrapers::start(admin).await?),
         (true, None) => return Err(Failure::Usage("--scraped needs --admin or --start".to_owned())),
-        _ => None,
+        (false, _) => None,
     };
     // Events that were answered and not yet written cost the server, too.
     let before = rested(player.pid).await?;

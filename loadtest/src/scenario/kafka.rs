@@ -17,9 +17,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure> {
-    let kafka = target.kafka.as_deref();
-    let kafka = kafka.ok_or_else(|| Failure::Usage("there is nothing to run: give --kafka".to_owned()))?;
-    println!("kafka on {kafka}");
+    let kafka =
+        target.kafka.as_ref().ok_or_else(|| Failure::Usage("there is nothing to run: give --kafka".to_owned()))?;
+    println!("kafka on {}", kafka.bootstrap);
     sleep(Duration::from_secs(args.minutes * 60)).await;
     Ok(Report::new("kafka"))
 }

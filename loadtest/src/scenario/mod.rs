@@ -8,6 +8,7 @@ pub(crate) mod intake;
 pub(crate) mod kafka;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod paused;
 pub(crate) mod posts;
 mod scout;
 mod scrape;
