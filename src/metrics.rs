@@ -11,6 +11,7 @@ pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
+pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
@@ -31,6 +32,7 @@ pub fn describe() {
         Unit::Count,
         "Events whose time was in the future: their record has the time of arrival"
     );
+    counter!(POSTS_DENIED, Unit::Count, "Requests to post that were refused because of who sent them, by cause");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");

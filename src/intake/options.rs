@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::auth::{Auth, JwtOptions, Tokens};
 use crate::model::units;
 
 /// What of the deadline the log does not get, at most; at most a tenth, too.
@@ -32,6 +33,12 @@ pub struct Options {
     pub deadline: Duration,
     /// What stands before a stream's name in its topic, such as `eqiad.`
     pub topic_prefix: Option<String>,
+    /// Who may post. Not given: everybody if the public listener is on a loopback address, else nobody.
+    pub auth: Option<Auth>,
+    /// For `auth = "tokens"`: who may post, and to which streams.
+    pub tokens: Tokens,
+    /// For `auth = "jwt"`: what makes a token good.
+    pub jwt: JwtOptions,
 }
 
 impl Default for Options {
@@ -43,6 +50,9 @@ impl Default for Options {
             max_inflight_bytes: 256 << 20,
             deadline: Duration::from_secs(9),
             topic_prefix: None,
+            auth: None,
+            tokens: Tokens::default(),
+            jwt: JwtOptions::default(),
         }
     }
 }
