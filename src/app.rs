@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, Services};
 use crate::hub::{Hub, SubscribeError};
-use crate::intake::Intake;
-use crate::intake::auth::Guard;
+use crate::intake::auth::{Guard, KeyError};
+use crate::intake::{self, Intake};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
@@ -48,6 +48,8 @@ pub enum StartError {
     #[error("fetching cannot be set up: {0}")]
     Fetch(#[from] FetchError),
     #[error(transparent)]
+    Auth(#[from] KeyError),
+    #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
     #[error(transparent)]
     Kafka(#[from] kafka::OpenError),
@@ -64,7 +66,7 @@ pub enum StartError {
 impl StartError {
     /// Whether what was asked for is wrong, rather than what was found.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_))
+        matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_) | Self::Auth(_))
     }
 }
 
@@ -101,6 +103,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let schemas = Schemas::new(&config.schema, fetcher, engine.clone()).map_err(StartError::Schemas)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
+    let guard = guard(&config.intake, address)?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
     count_panics();
@@ -115,7 +118,7 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         hub: hub.clone(),
         intake: intake.clone(),
         catalog: live,
-        guard: Guard::open(),
+        guard,
         client_prefixes: config.limits,
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
@@ -215,6 +218,21 @@ fn open_log(
         engine.clone(),
     )?;
     Ok(Arc::new(log))
+}
+
+/// Says so where nobody can post, or everybody who comes by: the first is a surprise to some, the second to others.
+fn guard(options: &intake::Options, address: SocketAddr) -> Result<Guard, KeyError> {
+    let on_loopback = address.ip().to_canonical().is_loopback();
+    let guard = Guard::new(options, on_loopback)?;
+    if guard.is_closed() && options.auth.is_none() {
+        tracing::warn!(
+            "posting is closed: others than this machine reach {address}, and intake.auth is not set; set it to tokens or \
+             jwt (or to open, and everybody who reaches this address may post)"
+        );
+    } else if guard.is_open() && !on_loopback {
+        tracing::warn!("posting is open: everybody who reaches {address} may post, as intake.auth says");
+    }
+    Ok(guard)
 }
 
 fn bind(address: &str, flag: &'static str) -> Result<TcpListener, StartError> {

@@ -16,6 +16,7 @@ pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 /// Reports of invalid events.
 pub const ERROR_EVENTS: &str = "sluice_error_events_total";
 pub const PANICS: &str = "sluice_panics_total";
+pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
@@ -42,6 +43,7 @@ pub fn describe() {
     );
     counter!(ERROR_EVENTS, Unit::Count, "Reports of invalid events to the error stream, by result");
     counter!(PANICS, Unit::Count, "Faults of sluice itself that ended a request or a task");
+    counter!(POSTS_DENIED, Unit::Count, "Requests to post that were refused because of who sent them, by cause");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");

@@ -51,6 +51,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("limits.ipv4_prefix", limits.ipv4_prefix <= 32, "more than 32 bits");
     check("limits.ipv6_prefix", limits.ipv6_prefix <= 128, "more than 128 bits");
     let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
+    faults.extend(intake::auth::faults(intake));
     faults.extend(of_kafka.map(|fault| (format!("log.kafka.properties.{}", fault.key), fault.why)));
     faults
 }

@@ -29,9 +29,24 @@ pub(super) fn page(config: &Config, settings: &[Setting]) -> String {
 fn line(sample: &Setting, set: Option<&Setting>) -> String {
     let key = sample.key();
     match set {
-        Some(set) => format!("{key} = {}  # {}\n", set.value, set.origin),
+        Some(set) => format!("{key} = {}  # {}\n", redacted(&set.value), set.origin),
         None if is_default(sample) => format!("{key} = {}  # default\n", sample.value),
         None => format!("# {key} is not set\n"),
+    }
+}
+
+/// Without the hashes of tokens: a short token can be guessed from its hash.
+fn redacted(value: &Value) -> Value {
+    match value {
+        Value::Array(list) => Value::Array(list.iter().map(redacted).collect()),
+        Value::Table(table) => {
+            let shown = |(key, value): (&String, &Value)| match key.as_str() {
+                "sha256" => (key.clone(), Value::String("(redacted)".into())),
+                _ => (key.clone(), redacted(value)),
+            };
+            Value::Table(table.iter().map(shown).collect())
+        }
+        other => other.clone(),
     }
 }
 

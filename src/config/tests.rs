@@ -161,10 +161,35 @@ fn what_holds_is_shown_with_its_origin_and_without_secrets() {
     assert!(!page.contains("hush"), "{page}");
 }
 
+#[test]
+fn the_hashes_of_tokens_do_not_show_and_their_faults_name_them() {
+    let hash = "0123456789abcdef".repeat(4);
+    let file = |hash: &str| format!("[intake]\nauth = 'tokens'\ntokens = [{{name = 'ours', sha256 = '{hash}'}}]");
+    let page = loader(&file(&hash), &[], &[]).show().expect("a page");
+    assert!(page.contains("name = \"ours\"") && page.contains("sha256 = \"(redacted)\""), "{page}");
+    assert!(!page.contains(&hash), "{page}");
+    let faults = faults(&file(&hash[1..]), &[]);
+    assert!(faults.iter().any(|fault| fault.contains("intake.tokens: token 'ours': sha256 is not")), "{faults:#?}");
+    assert!(!faults.concat().contains(&hash[1..]), "{faults:#?}");
+}
+
 /// Every key of the sections, as the complaint about an unknown one names them.
 fn keys_of_the_code() -> Vec<String> {
-    const SECTIONS: [&str; 12] =
-        ["http", "admin", "catalog", "schema", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
+    const SECTIONS: [&str; 13] = [
+        "http",
+        "admin",
+        "catalog",
+        "schema",
+        "log",
+        "log.kafka",
+        "log.sqlite",
+        "hub",
+        "intake",
+        "intake.jwt",
+        "limits",
+        "stop",
+        "",
+    ];
     let mut keys = Vec::new();
     for section in SECTIONS {
         let faults = faults(&format!("{}~~~~~~~~ = 1", header(section)).replace('~', "_"), &[]);
@@ -197,7 +222,13 @@ fn the_sample_file_shows_every_key_and_its_default() {
         "admin.listen",
         "catalog.source",
         "hub.ring_bytes",
+        "intake.auth",
         "intake.error_stream",
+        "intake.jwt.algorithms",
+        "intake.jwt.audience",
+        "intake.jwt.issuer",
+        "intake.jwt.jwks_file",
+        "intake.jwt.key_file",
         "intake.topic_prefix",
         "log.kafka.group_id",
         "log.kafka.properties.security.protocol",

@@ -71,7 +71,10 @@ impl Refusal {
             Self::TooManyNames(_) => (StatusCode::URI_TOO_LONG, "uri_too_long", "Too Many Names"),
             Self::Denied(Denied::Closed) => (StatusCode::FORBIDDEN, "forbidden", "Posting Is Closed"),
             Self::Denied(Denied::NoToken) => (StatusCode::UNAUTHORIZED, "unauthorized", "Token Needed"),
-            Self::Denied(Denied::BadToken) => (StatusCode::UNAUTHORIZED, "unauthorized", "Unknown Token"),
+            Self::Denied(denied) if denied.is_forbidden() => {
+                (StatusCode::FORBIDDEN, "forbidden", "Posting Not Allowed")
+            }
+            Self::Denied(_) => (StatusCode::UNAUTHORIZED, "unauthorized", "Token Not Accepted"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Stream Not Allowed"),
             Self::WrongMethod(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed"),
             Self::PathNotUtf8 => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Path"),
@@ -113,7 +116,9 @@ impl Refusal {
         match self {
             Self::WrongMethod(allowed) => answer.insert_header((header::ALLOW, *allowed)),
             Self::Denied(Denied::NoToken) => answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE)),
-            Self::Denied(Denied::BadToken) => answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE_AGAIN)),
+            Self::Denied(_) if status == StatusCode::UNAUTHORIZED => {
+                answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE_AGAIN))
+            }
             _ => &mut answer,
         };
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
@@ -135,15 +140,6 @@ fn of_other_half(half: Half) -> &'static str {
     match half {
         Half::In => "this instance only gives events out (http.serve is \"out\"): post to one that takes them in",
         Half::Out => "this instance only takes events in (http.serve is \"in\"): read from one that gives them out",
-    }
-}
-
-/// The word for a denial in metrics.
-pub(super) fn cause_of(denied: &Denied) -> &'static str {
-    match denied {
-        Denied::Closed => "closed",
-        Denied::NoToken => "no-token",
-        Denied::BadToken => "bad-token",
     }
 }
 
@@ -320,6 +316,8 @@ mod tests {
             (answer.status().as_u16(), challenge.map(|value| value.to_str().expect("text").to_owned()))
         };
         assert_eq!(challenge(Denied::Closed), (403, None));
+        assert_eq!(challenge(Denied::NoStreams), (403, None));
+        assert_eq!(challenge(Denied::Expired), challenge(Denied::BadToken));
         assert_eq!(challenge(Denied::NoToken), (401, Some(r#"Bearer realm="sluice""#.into())));
         assert_eq!(challenge(Denied::BadToken), (401, Some(r#"Bearer realm="sluice", error="invalid_token""#.into())));
     }

@@ -16,7 +16,7 @@ use super::error::{self, BodyRefusal};
 use super::panics;
 use super::query::Query;
 use super::sentence;
-use crate::intake::auth::{Denied, Grant};
+use crate::intake::auth::Grant;
 use crate::intake::{self, Intake, Kind, Mode, Outcome, Refusal};
 use crate::metrics as names;
 use crate::schema;
@@ -60,7 +60,7 @@ async fn handle(
 ) -> HttpResponse {
     let grant = match services.guard.admit(bearer(request)) {
         Ok(grant) => grant,
-        Err(denied) => return deny(request, denied),
+        Err(denied) => return error::Refusal::Denied(denied).answer(request),
     };
     match accept(request, &services.intake, grant, body).await {
         Ok((mode, outcomes)) => answer(request, mode, &outcomes),
@@ -99,11 +99,6 @@ fn wanted_headers(request: &HttpRequest, intake: &Intake) -> Vec<(String, String
             Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.into()))
         })
         .collect()
-}
-
-fn deny(request: &HttpRequest, denied: Denied) -> HttpResponse {
-    metrics::counter!(names::POSTS_REFUSED, "cause" => error::cause_of(&denied)).increment(1);
-    error::Refusal::Denied(denied).answer(request)
 }
 
 /// A body that is no batch: both lists are there, and empty but for what is wrong.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::auth::{Auth, JwtOptions, Tokens};
 use super::stamp::MetaDt;
 use crate::model::units;
 
@@ -44,6 +45,12 @@ pub struct Options {
     pub topic_prefix: Option<String>,
     /// What `GET /v1/_test/events` posts. None: one event of the stream `test.event`.
     pub test_events: Vec<Map<String, Value>>,
+    /// Who may post. Not given: everybody if the public listener is on a loopback address, else nobody.
+    pub auth: Option<Auth>,
+    /// For `auth = "tokens"`: who may post, and to which streams.
+    pub tokens: Tokens,
+    /// For `auth = "jwt"`: what makes a token good.
+    pub jwt: JwtOptions,
 }
 
 impl Default for Options {
@@ -59,6 +66,9 @@ impl Default for Options {
             error_stream: None,
             topic_prefix: None,
             test_events: Vec::new(),
+            auth: None,
+            tokens: Tokens::default(),
+            jwt: JwtOptions::default(),
         }
     }
 }

@@ -1,44 +1,158 @@
 //! Who may post, and to which streams.
 //!
-//! Knows no HTTP: a bearer token comes in, a [`Grant`] comes out.
+//! - this page: [`Guard`], which admits and counts whom it does not admit
+//! - `grant` what somebody who is admitted may post to
+//! - `tokens` bearer tokens that the configuration lists by their hashes
+//! - `jwt` and `keys` tokens that somebody signed, and what they are signed with
+//! - `options` the configuration
+//!
+//! Knows no HTTP: a bearer token comes in, a [`Grant`] comes out. What is said to who is refused holds nothing of the
+//! token.
 
-/// What a producer may post to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {}
+mod grant;
+mod jwt;
+mod keys;
+mod options;
+mod tokens;
+
+use std::sync::Arc;
+
+use super::Options;
+use crate::metrics as names;
+
+pub use self::grant::Grant;
+pub use self::keys::KeyError;
+pub use self::options::{Auth, JwtOptions, SignedWith, faults};
+pub use self::tokens::Tokens;
+
+/// Bytes of a token. A longer one is refused unread.
+const TOKEN_BYTES_MAX: usize = 8 << 10;
 
 /// Why a producer may not post at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    #[error("posting is closed here: set intake.auth to open, tokens or jwt")]
+    #[error("posting is closed here: set intake.auth to tokens, jwt or open")]
     Closed,
     #[error("a bearer token is needed: send Authorization: Bearer …")]
     NoToken,
-    #[error("the bearer token is not one that may post here")]
+    #[error("the bearer token has more than {TOKEN_BYTES_MAX} bytes: use one with fewer claims")]
+    TooLong,
+    #[error("the bearer token is not one that may post here: see intake.tokens")]
     BadToken,
+    #[error("the bearer token is no signed JWT of a kind that is understood here: ask for another")]
+    NotJwt,
+    #[error("the bearer token is signed with an algorithm that is not taken here: see intake.jwt.algorithms")]
+    Algorithm,
+    #[error("the bearer token's kid names none of the keys here: have it signed with one of them, or add its key")]
+    UnknownKey,
+    #[error("the bearer token's signature is wrong: have it signed with a key of intake.jwt")]
+    Signature,
+    #[error("the bearer token has no valid exp claim: only tokens that expire are taken")]
+    NoExpiry,
+    #[error("the bearer token has expired: ask for another")]
+    Expired,
+    #[error("the bearer token is not valid yet: wait, or set the clock of who signed it")]
+    NotYet,
+    #[error("the bearer token's iss claim is not the issuer that is trusted here: see intake.jwt.issuer")]
+    Issuer,
+    #[error("the bearer token is meant for another audience: ask for one whose aud claim is intake.jwt.audience")]
+    Audience,
+    #[error("the bearer token allows no stream: ask for one with a claim that lists them (intake.jwt.streams_claim)")]
+    NoStreams,
+    #[error(
+        "the bearer token's list of streams cannot be read: it holds names and /patterns/ (intake.jwt.streams_claim)"
+    )]
+    BadStreams,
 }
 
-/// Admits producers.
+/// Admits producers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Guard {}
+pub struct Guard(Arc<Way>);
+
+#[derive(Debug)]
+enum Way {
+    Open,
+    Closed,
+    Tokens(Tokens),
+    Jwt(jwt::Verifier),
+}
 
 impl Guard {
     /// Everybody may post everything.
     pub fn open() -> Self {
-        Self {}
+        Self(Arc::new(Way::Open))
     }
 
-    /// What the bearer of this token may post to; `None`: no token was sent.
-    pub fn admit(&self, _bearer: Option<&str>) -> Result<Grant, Denied> {
-        Ok(Grant::everything())
+    /// As configured; where nothing is, open if only this machine can reach the listener. Reads the key files.
+    pub fn new(options: &Options, on_loopback: bool) -> Result<Self, KeyError> {
+        let not_given = if on_loopback { Auth::Open } else { Auth::Closed };
+        Ok(Self(Arc::new(match options.auth.unwrap_or(not_given) {
+            Auth::Open => Way::Open,
+            Auth::Closed => Way::Closed,
+            Auth::Tokens => Way::Tokens(options.tokens.clone()),
+            Auth::Jwt => Way::Jwt(jwt::Verifier::new(&options.jwt)?),
+        })))
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(*self.0, Way::Open)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0, Way::Closed)
+    }
+
+    /// What the bearer of this token may post to; `None`: no token was sent. Refusals are counted here, and only here.
+    pub fn admit(&self, bearer: Option<&str>) -> Result<Grant, Denied> {
+        let answer = self.judge(bearer);
+        if let Err(denied) = &answer {
+            metrics::counter!(names::POSTS_DENIED, "cause" => denied.cause()).increment(1);
+        }
+        answer
+    }
+
+    fn judge(&self, bearer: Option<&str>) -> Result<Grant, Denied> {
+        let token = || match bearer {
+            None | Some("") => Err(Denied::NoToken),
+            Some(token) if token.len() > TOKEN_BYTES_MAX => Err(Denied::TooLong),
+            Some(token) => Ok(token),
+        };
+        match &*self.0 {
+            Way::Open => Ok(Grant::everything()),
+            Way::Closed => Err(Denied::Closed),
+            Way::Tokens(tokens) => tokens.grant(token()?).ok_or(Denied::BadToken),
+            Way::Jwt(verifier) => verifier.grant(token()?),
+        }
     }
 }
 
-impl Grant {
-    pub fn everything() -> Self {
-        Self {}
+impl Denied {
+    /// The word in metrics.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::NoToken => "no-token",
+            Self::TooLong => "too-long",
+            Self::BadToken => "bad-token",
+            Self::NotJwt => "not-jwt",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown-key",
+            Self::Signature => "signature",
+            Self::NoExpiry => "no-expiry",
+            Self::Expired => "expired",
+            Self::NotYet => "not-yet",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::NoStreams => "no-streams",
+            Self::BadStreams => "bad-streams",
+        }
     }
 
-    pub fn allows(&self, _stream: &str) -> bool {
-        true
+    /// Whether it makes no difference who asks (403), rather than that it is not known who does (401).
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Closed | Self::NoStreams | Self::BadStreams)
     }
 }
+
+#[cfg(test)]
+mod tests;
