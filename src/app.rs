@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, CatalogError, Live};
+use crate::catalog::{self, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, Services};
@@ -42,7 +42,7 @@ const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] catalog::OpenError),
     #[error("{0}")]
     Schemas(String),
     #[error("fetching cannot be set up: {0}")]
@@ -64,7 +64,8 @@ pub enum StartError {
 impl StartError {
     /// Whether what was asked for is wrong, rather than what was found.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_))
+        let catalog_is_away = matches!(self, Self::Catalog(catalog::OpenError::Away { .. }));
+        !catalog_is_away && matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_))
     }
 }
 
@@ -91,18 +92,16 @@ struct Signals {
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
-pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
+pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let fetcher = Fetcher::new()?;
-    let live = Live::fixed(match &config.catalog.source {
-        Some(path) => Catalog::from_file(path)?,
-        None => Catalog::built_in(),
-    });
-    let catalog = live.now();
-    let schemas = Schemas::new(&config.schema, fetcher, engine.clone()).map_err(StartError::Schemas)?;
+    let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
+    // After the metrics: it counts what it asks. After the ports, which fail sooner.
+    let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
+    let catalog = live.now();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
     let warm: Vec<_> =

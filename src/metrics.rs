@@ -13,6 +13,10 @@ pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
 pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
+pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
+pub const CATALOG_AGE_SECONDS: &str = "sluice_catalog_age_seconds";
+pub const CATALOG_STREAMS: &str = "sluice_catalog_streams";
+pub const CATALOG_STREAMS_LEFT_OUT: &str = "sluice_catalog_streams_left_out";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
 
 /// Tells the recorder what each metric means. Once, at the start.
@@ -33,5 +37,9 @@ pub fn describe() {
     );
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
+    counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");
+    gauge!(CATALOG_AGE_SECONDS, Unit::Seconds, "Since the catalogue's address last gave an answer that was taken");
+    gauge!(CATALOG_STREAMS, Unit::Count, "Streams and patterns of the catalogue");
+    gauge!(CATALOG_STREAMS_LEFT_OUT, Unit::Count, "Entries of the catalogue's address whose settings make no sense");
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
 }

@@ -100,9 +100,13 @@ fn a_broken_file_is_one_clear_fault_that_quotes_nothing() {
 }
 
 #[test]
-fn an_address_is_no_catalogue_yet() {
-    let faults = faults("[catalog]\nsource = 'https://example.org/streams'", &[]);
-    assert!(faults[0].contains("save it"), "{faults:?}");
+fn a_catalogue_is_a_file_or_an_http_address() {
+    for source in ["streams.yaml", "https://example.org/w/api.php?action=streamconfigs"] {
+        assert!(load(&format!("[catalog]\nsource = '{source}'"), &[]).is_ok(), "{source}");
+    }
+    let wrong = "source = 'ftp://example.org/'\ndestination_event_service = 'a|b'\nshrink_max_percent = 101";
+    let faults = faults(&format!("[catalog]\n{wrong}"), &[]);
+    assert_eq!(faults.len(), 3, "{faults:?}");
 }
 
 #[test]
@@ -128,8 +132,8 @@ fn what_holds_is_shown_with_its_origin_and_without_secrets() {
 
 /// Every key of the sections, as the complaint about an unknown one names them.
 fn keys_of_the_code() -> Vec<String> {
-    const SECTIONS: [&str; 11] =
-        ["http", "admin", "catalog", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
+    const SECTIONS: [&str; 12] =
+        ["http", "admin", "catalog", "schema", "log", "log.kafka", "log.sqlite", "hub", "intake", "limits", "stop", ""];
     let mut keys = Vec::new();
     for section in SECTIONS {
         let faults = faults(&format!("{}~~~~~~~~ = 1", header(section)).replace('~', "_"), &[]);
@@ -160,6 +164,7 @@ fn the_sample_file_shows_every_key_and_its_default() {
     examples.sort();
     let without_default = [
         "admin.listen",
+        "catalog.destination_event_service",
         "catalog.source",
         "hub.ring_bytes",
         "intake.topic_prefix",
