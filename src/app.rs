@@ -12,9 +12,10 @@ use actix_server::ServerHandle;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::{self, Live};
+use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, Services};
@@ -25,7 +26,7 @@ use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
-use crate::model::Topic;
+use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
@@ -101,12 +102,13 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let render = install_metrics(engine)?;
     // After the metrics: it counts what it asks. After the ports, which fail sooner.
     let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
-    let catalog = live.now();
+    let mut changes = live.changes();
+    let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
-    let warm: Vec<_> =
-        catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect();
+    let warm = streams_of(&catalog);
     let hub = Hub::start(config.hub.clone(), log.clone(), catalog.topics(), &warm, engine, shutdown.watcher())?;
+    engine.spawn(follow_the_catalog(hub.clone(), changes));
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
     let services = Services {
@@ -137,6 +139,20 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         operators: operators.map(|(_, handle)| handle),
         deadline: config.stop.deadline,
     })
+}
+
+/// Each stream as the set of itself alone.
+fn streams_of(catalog: &Catalog) -> Vec<StreamSet> {
+    catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect()
+}
+
+/// Intake asks the catalogue for every event; readers stay on what they began with, and are told.
+async fn follow_the_catalog(hub: Hub, mut changes: watch::Receiver<Arc<Catalog>>) {
+    while changes.changed().await.is_ok() {
+        let catalog = changes.borrow_and_update().clone();
+        hub.follow(streams_of(&catalog)).await;
+        tracing::info!(streams = catalog.count(), "the catalogue has changed");
+    }
 }
 
 impl Running {
