@@ -12,9 +12,10 @@ use actix_server::ServerHandle;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, CatalogError, Live};
+use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, Services};
@@ -25,7 +26,7 @@ use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
-use crate::model::Topic;
+use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
@@ -42,7 +43,7 @@ const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] catalog::OpenError),
     #[error("{0}")]
     Schemas(String),
     #[error("fetching cannot be set up: {0}")]
@@ -66,7 +67,9 @@ pub enum StartError {
 impl StartError {
     /// Whether what was asked for is wrong, rather than what was found.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_) | Self::Auth(_))
+        let catalog_is_away = matches!(self, Self::Catalog(catalog::OpenError::Away { .. }));
+        !catalog_is_away
+            && matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_) | Self::Auth(_))
     }
 }
 
@@ -93,25 +96,24 @@ struct Signals {
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
-pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
+pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let fetcher = Fetcher::new()?;
-    let live = Live::fixed(match &config.catalog.source {
-        Some(path) => Catalog::from_file(path)?,
-        None => Catalog::built_in(),
-    });
-    let catalog = live.now();
-    let schemas = Schemas::new(&config.schema, fetcher, engine.clone()).map_err(StartError::Schemas)?;
+    let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let guard = guard(&config.intake, address)?;
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
     count_panics();
+    // After the metrics: it counts what it asks. After the ports, which fail sooner.
+    let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
+    let mut changes = live.changes();
+    let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
-    let warm: Vec<_> =
-        catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect();
+    let warm = streams_of(&catalog);
     let hub = Hub::start(config.hub.clone(), log.clone(), catalog.topics(), &warm, engine, shutdown.watcher())?;
+    engine.spawn(follow_the_catalog(hub.clone(), changes));
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
     let services = Services {
@@ -142,6 +144,20 @@ pub fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
         operators: operators.map(|(_, handle)| handle),
         deadline: config.stop.deadline,
     })
+}
+
+/// Each stream as the set of itself alone.
+fn streams_of(catalog: &Catalog) -> Vec<StreamSet> {
+    catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect()
+}
+
+/// Intake asks the catalogue for every event; readers stay on what they began with, and are told.
+async fn follow_the_catalog(hub: Hub, mut changes: watch::Receiver<Arc<Catalog>>) {
+    while changes.changed().await.is_ok() {
+        let catalog = changes.borrow_and_update().clone();
+        hub.follow(streams_of(&catalog)).await;
+        tracing::info!(streams = catalog.count(), "the catalogue has changed");
+    }
 }
 
 impl Running {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 
+pub use reqwest::Url;
+
 /// A whole fetch, redirects included.
 const FETCH_AT_MOST: Duration = Duration::from_secs(5);
 const CONNECT_AT_MOST: Duration = Duration::from_secs(2);

@@ -1,15 +1,24 @@
 //! The catalogue that holds now, and how it changes.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::Catalog;
+use super::copy::Copy;
+use super::refresh::Refresher;
+use super::source::Source;
+use super::{Catalog, CatalogError, Options, Place};
+use crate::fetch::Fetcher;
+use crate::metrics as names;
 
 /// The catalogue that holds now. Cheap to clone; swapped whole.
 #[derive(Debug, Clone)]
 pub struct Live {
     now: Arc<watch::Sender<Arc<Catalog>>>,
+    /// None where the source is read once.
+    refresher: Option<Arc<Refresher>>,
 }
 
 /// The source of the catalogue does not answer, so nobody can say whether it has a stream. Ours.
@@ -17,10 +26,38 @@ pub struct Live {
 #[error("the stream configuration is unavailable: {0}")]
 pub struct Unavailable(pub String);
 
+/// Why there is no catalogue to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("catalog.source: {0}")]
+    Source(String),
+    /// Not a fault of the configuration: the same start may work a moment later.
+    #[error("the catalogue at {address} cannot be had, and there is no copy of it from an earlier run: {why}")]
+    Away { address: String, why: String },
+}
+
 impl Live {
     /// One that never changes.
     pub fn fixed(catalog: Catalog) -> Self {
-        Self { now: Arc::new(watch::Sender::new(Arc::new(catalog))) }
+        metrics::gauge!(names::CATALOG_STREAMS).set(catalog.count() as f64);
+        Self { now: Arc::new(watch::Sender::new(Arc::new(catalog))), refresher: None }
+    }
+
+    /// What the options say. An address is asked, and then asked again for as long as this lives; while it does not answer
+    /// the copy in `folder` holds. Whatever is fetched is fetched on `engine`.
+    pub async fn open(options: &Options, folder: &Path, fetcher: Fetcher, engine: &Handle) -> Result<Self, OpenError> {
+        let service = options.destination_event_service.as_deref();
+        let address = match options.place().map_err(OpenError::Source)? {
+            Place::BuiltIn => return Ok(Self::fixed(Catalog::built_in())),
+            Place::File(path) => return Ok(Self::fixed(Catalog::from_file(&path, service)?)),
+            Place::Address(address) => address,
+        };
+        let source = Source::new(fetcher, address, service.map(str::to_owned));
+        let copy = Copy::new(folder, source.identity());
+        let refresher = Refresher::start(source, copy, options, engine).await?;
+        Ok(Self { now: refresher.now(), refresher: Some(refresher) })
     }
 
     pub fn now(&self) -> Arc<Catalog> {
@@ -35,6 +72,9 @@ impl Live {
     /// For somebody who misses a stream: asks the source again, where it may be asked and has not been asked just now.
     /// `Ok` is a catalogue that can be believed when it says that a stream is not there.
     pub async fn look_again(&self) -> Result<Arc<Catalog>, Unavailable> {
+        if let Some(refresher) = &self.refresher {
+            refresher.look_again().await?;
+        }
         Ok(self.now())
     }
 }

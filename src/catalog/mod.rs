@@ -1,23 +1,37 @@
-//! Which streams there are: name → topics, schema title, settings; from a file of the EventStreamConfig shape.
+//! Which streams there are: name → topics, schema title, settings; from a file of the EventStreamConfig shape, or from
+//! the API of that name.
 //!
 //! - this page: [`Catalog`], immutable; a refresh makes another one
-//! - `live` the catalogue that holds now
-//! - `settings` one stream's entry as the file writes it, and what is wrong with it
+//! - `text` a file's text as a map; `settings` one entry of it, and what is wrong with it; `pattern` names between slashes
+//! - `live` the catalogue that holds now, and how it changes; `options` where it comes from
+//! - `refresh` asks again: on a timer, or for who misses a stream
+//! - `request` what is asked of an address, `answer` which answers are believed, `source` the asking
+//! - `copy` the last good answer, on disk
 //!
 //! Does not know where schemas come from, nor what Kafka is.
 
+mod answer;
+mod copy;
 mod live;
+mod options;
+mod pattern;
+mod refresh;
+mod request;
 mod settings;
+mod source;
+mod text;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use regex::Regex;
+use serde_json::{Map, Value};
 
+use self::pattern::Pattern;
 use crate::model::{StreamName, StreamSet, Topic, nearest};
 
-pub use self::live::{Live, Unavailable};
+pub use self::live::{Live, OpenError, Unavailable};
+pub use self::options::{Options, Place};
 pub use self::settings::Settings;
 
 const BUILT_IN: &str = include_str!("built_in.yaml");
@@ -34,15 +48,6 @@ pub struct Stream {
     pub settings: Settings,
 }
 
-/// Streams whose names match: producers may write to them.
-#[derive(Debug)]
-struct Pattern {
-    /// As the file writes it, with its slashes.
-    name: String,
-    regex: Regex,
-    settings: Settings,
-}
-
 /// Where an event goes.
 #[derive(Debug)]
 pub struct Route<'a> {
@@ -54,11 +59,15 @@ pub struct Route<'a> {
 }
 
 /// All streams. Cheap to look up in, never changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalog {
     streams: BTreeMap<StreamName, Stream>,
     aliases: HashMap<StreamName, StreamName>,
+    /// In the order of the source: the first that matches holds.
     patterns: Vec<Pattern>,
+    /// What was made of the source's entries: those in use, as the source writes them.
+    entries: Map<String, Value>,
+    headers_wanted: HashSet<String>,
 }
 
 /// All that is wrong with a catalogue, one line each.
@@ -91,29 +100,46 @@ impl Catalog {
         Self::parse(BUILT_IN, "built in").expect("the built-in catalogue is well-formed: a test reads it")
     }
 
-    pub fn from_file(path: &Path) -> Result<Self, CatalogError> {
+    /// `service`: entries that name another one are left out.
+    pub fn from_file(path: &Path, service: Option<&str>) -> Result<Self, CatalogError> {
         let origin = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &origin),
+            Ok(text) => Self::parse_for(&text, &origin, service),
             Err(e) => Err(CatalogError { origin, faults: vec![format!("it cannot be read ({e})")] }),
         }
     }
 
     /// An EventStreamConfig map in YAML or JSON (which is YAML), optionally under `streams`. Every fault is named.
     pub fn parse(text: &str, origin: &str) -> Result<Self, CatalogError> {
+        Self::parse_for(text, origin, None)
+    }
+
+    fn parse_for(text: &str, origin: &str, service: Option<&str>) -> Result<Self, CatalogError> {
         let refused = |faults| CatalogError { origin: origin.to_owned(), faults };
-        let entries = settings::parse_map(text).map_err(|fault| refused(vec![fault]))?;
-        let mut catalog = Self { streams: BTreeMap::new(), aliases: HashMap::new(), patterns: Vec::new() };
-        let mut faults = Vec::new();
-        for (name, settings) in entries {
-            if let Err(fault) = settings.and_then(|settings| catalog.add(&name, settings)) {
-                faults.push(format!("{name}: {fault}"));
-            }
-        }
-        if catalog.streams.is_empty() && catalog.patterns.is_empty() && faults.is_empty() {
+        let entries = text::entries(text).map_err(|fault| refused(vec![fault]))?;
+        let (catalog, mut faults) = Self::of_entries(of_service(entries, service), None);
+        if catalog.count() == 0 && faults.is_empty() {
             faults.push("it names no stream".into());
         }
         if faults.is_empty() { Ok(catalog) } else { Err(refused(faults)) }
+    }
+
+    /// Makes what it can of the entries, and says what is wrong with the others: those keep what they had in `previous`,
+    /// or are left out.
+    fn of_entries(entries: Map<String, Value>, previous: Option<&Self>) -> (Self, Vec<String>) {
+        let names: HashSet<StreamName> = entries.keys().filter_map(|name| StreamName::parse(name).ok()).collect();
+        let mut catalog = Self::default();
+        let mut faults = Vec::new();
+        for (name, entry) in entries {
+            if let Err(fault) = catalog.add(&name, entry, &names) {
+                faults.push(format!("{name}: {fault}"));
+                if let Some(before) = previous.and_then(|previous| previous.entries.get(&name)) {
+                    // Where even that does not fit any more, it is left out.
+                    let _ = catalog.add(&name, before.clone(), &names);
+                }
+            }
+        }
+        (catalog, faults)
     }
 
     /// The set of streams that a reader asked for, aliases resolved.
@@ -126,11 +152,6 @@ impl Catalog {
         Ok(StreamSet::new(canonical, topics, allowed.collect()))
     }
 
-    /// The settings of these streams, or of all; names that are not there are left out.
-    pub fn stream_configs(&self, _names: Option<&[&str]>) -> serde_json::Map<String, serde_json::Value> {
-        serde_json::Map::new()
-    }
-
     /// The topic that an event of this stream goes to: the prefix and the name if the stream has that topic (or lists
     /// none), else the bare name if it has that one, else its first. `None`: no such stream takes events.
     pub fn route(&self, stream: &str, prefix: Option<&str>) -> Option<Route<'_>> {
@@ -138,7 +159,7 @@ impl Catalog {
         let (entry, settings, topics) = match self.streams.get(&name) {
             Some(stream) => (stream.name.as_str(), &stream.settings, Cow::Borrowed(&stream.topics)),
             None => {
-                let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(stream))?;
+                let pattern = self.pattern_of(stream)?;
                 (pattern.name.as_str(), &pattern.settings, Cow::Owned(pattern.settings.topics_of(stream)))
             }
         };
@@ -147,12 +168,6 @@ impl Catalog {
         let topic = has(&preferred).or_else(|| has(stream)).or_else(|| topics.first())?;
         // A name that only a pattern knows is the producer's own: not every stream name can be a topic's.
         is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry, settings })
-    }
-
-    pub fn headers_wanted(&self) -> &std::collections::HashSet<String> {
-        static NONE: std::sync::LazyLock<std::collections::HashSet<String>> =
-            std::sync::LazyLock::new(Default::default);
-        &NONE
     }
 
     /// By canonical name.
@@ -168,6 +183,54 @@ impl Catalog {
         topics
     }
 
+    /// The headers that some stream fills its events from, in lower case.
+    pub fn headers_wanted(&self) -> &HashSet<String> {
+        &self.headers_wanted
+    }
+
+    /// The settings of these streams as the source writes them, with `stream` and `topics` where it does not; all of them
+    /// if none are named. Unknown names are left out; one that only a pattern knows has the pattern's settings.
+    pub fn stream_configs(&self, names: Option<&[&str]>) -> Map<String, Value> {
+        let config = |name: &str| Some((name.to_owned(), self.stream_config(name)?));
+        match names {
+            Some(names) => names.iter().filter_map(|name| config(name)).collect(),
+            None => self.entries.keys().filter_map(|name| config(name)).collect(),
+        }
+    }
+
+    /// Streams and patterns.
+    pub fn count(&self) -> usize {
+        self.streams.len() + self.patterns.len()
+    }
+
+    /// Whether a catalogue of the same entries, in the same order, would be no other one.
+    fn is_made_of_the_same(&self, other: &Self) -> bool {
+        self.entries.len() == other.entries.len() && self.entries.iter().eq(other.entries.iter())
+    }
+
+    fn stream_config(&self, name: &str) -> Option<Value> {
+        let stream = StreamName::parse(name).ok().and_then(|name| self.streams.get(&name));
+        let (entry, topics) = match stream {
+            Some(stream) => (name, stream.topics.iter().map(|topic| topic.as_str().to_owned()).collect()),
+            None => {
+                let named = self.patterns.iter().find(|pattern| pattern.name == name);
+                let pattern = named.or_else(|| self.pattern_of(name))?;
+                (pattern.name.as_str(), pattern.topics())
+            }
+        };
+        let mut config = self.entries.get(entry)?.as_object().cloned().unwrap_or_default();
+        for (key, computed) in [("stream", Value::from(entry)), ("topics", Value::from(topics))] {
+            if config.get(key).is_none_or(Value::is_null) {
+                config.insert(key.to_owned(), computed);
+            }
+        }
+        Some(Value::Object(config))
+    }
+
+    fn pattern_of(&self, stream: &str) -> Option<&Pattern> {
+        self.patterns.iter().find(|pattern| pattern.matches(stream))
+    }
+
     fn find(&self, name: &StreamName) -> Result<&Stream, UnknownStream> {
         let canonical = self.aliases.get(name).unwrap_or(name);
         self.streams.get(canonical).ok_or_else(|| {
@@ -177,29 +240,46 @@ impl Catalog {
         })
     }
 
-    fn add(&mut self, name: &str, settings: Settings) -> Result<(), String> {
-        if let Some(pattern) = name.strip_prefix('/') {
-            let pattern = pattern.strip_suffix('/').ok_or("a pattern ends with a slash")?;
-            let regex = Regex::new(pattern).map_err(|e| format!("the pattern is no regular expression ({e})"))?;
-            self.patterns.push(Pattern { name: name.to_owned(), regex, settings });
-            return Ok(());
+    /// All of the entry or nothing of it. `names` are those of all streams: no alias may take one.
+    fn add(&mut self, name: &str, entry: Value, names: &HashSet<StreamName>) -> Result<(), String> {
+        let entry = settings::settings_of(entry)?;
+        let settings = Settings::read(&entry)?;
+        let headers = settings.enrich_fields_from_http_headers.iter().map(|(_, header)| header.clone());
+        let headers: Vec<String> = headers.collect();
+        if name.starts_with('/') {
+            self.patterns.push(Pattern::new(name, settings)?);
+        } else {
+            self.add_stream(name, settings, names)?;
         }
+        self.headers_wanted.extend(headers);
+        self.entries.insert(name.to_owned(), Value::Object(entry));
+        Ok(())
+    }
+
+    fn add_stream(&mut self, name: &str, settings: Settings, names: &HashSet<StreamName>) -> Result<(), String> {
         let name = StreamName::parse(name).map_err(|e| e.to_string())?;
         let topics = settings.topics_of(name.as_str());
         if let Some(bad) = topics.iter().find(|topic| !is_topic_name(topic.as_str())) {
             return Err(format!("'{bad}' is no topic name (letters, digits and . _ -, at most 249)"));
         }
-        for alias in &settings.stream_aliases {
-            let alias = StreamName::parse(alias).map_err(|e| format!("alias: {e}"))?;
-            if self.streams.contains_key(&alias) || self.aliases.insert(alias.clone(), name.clone()).is_some() {
-                return Err(format!("the alias '{alias}' is taken"));
-            }
+        let aliases = settings.stream_aliases.iter().map(|alias| StreamName::parse(alias));
+        let aliases: Vec<StreamName> = aliases.collect::<Result<_, _>>().map_err(|e| format!("alias: {e}"))?;
+        if let Some(taken) = aliases.iter().find(|alias| names.contains(*alias) || self.aliases.contains_key(*alias)) {
+            return Err(format!("the alias '{taken}' is taken"));
         }
-        match self.streams.insert(name.clone(), Stream { name: name.clone(), topics, settings }) {
-            None if !self.aliases.contains_key(&name) => Ok(()),
-            _ => Err("the name is taken".into()),
-        }
+        self.aliases.extend(aliases.into_iter().map(|alias| (alias, name.clone())));
+        self.streams.insert(name.clone(), Stream { name, topics, settings });
+        Ok(())
     }
+}
+
+/// Without the entries that name another service.
+fn of_service(mut entries: Map<String, Value>, service: Option<&str>) -> Map<String, Value> {
+    if let Some(service) = service {
+        let named = |entry: &Value| entry.get("destination_event_service").and_then(Value::as_str).map(str::to_owned);
+        entries.retain(|_, entry| named(entry).is_none_or(|named| named == service));
+    }
+    entries
 }
 
 /// Kafka's rule.
@@ -275,11 +355,69 @@ mod tests {
     }
 
     #[test]
+    fn exact_names_come_first_and_then_the_first_pattern_of_the_source() {
+        let text = "{'/^a\\..+/': {description: one}, '/^A\\.B/i': {description: two}, a.b: {description: exact}}";
+        let catalog = Catalog::parse(text, "test").expect("a catalogue");
+        let described = |stream| catalog.route(stream, None).and_then(|route| route.settings.description.clone());
+        assert_eq!(described("a.b").as_deref(), Some("exact"));
+        assert_eq!(described("a.b.c").as_deref(), Some("one"));
+        assert_eq!(described("A.b").as_deref(), Some("two"));
+        assert_eq!(described("b"), None);
+    }
+
+    #[test]
+    fn settings_are_shown_as_they_were_given_with_stream_and_topics() {
+        let text =
+            r#"{"b": {"sample": {"rate": 1}, "topics": ["x"]}, "/^j\\..+/": {"topic_prefixes": ["p."]}, "a": {}}"#;
+        let catalog = Catalog::parse(text, "test").expect("a catalogue");
+        let all = Value::Object(catalog.stream_configs(None));
+        let expected = serde_json::json!({
+            "b": {"sample": {"rate": 1}, "topics": ["x"], "stream": "b"},
+            "/^j\\..+/": {"topic_prefixes": ["p."], "stream": "/^j\\..+/", "topics": ["/^(p\\.)j\\..+/"]},
+            "a": {"stream": "a", "topics": ["eqiad.a", "codfw.a"]},
+        });
+        assert_eq!(all.to_string(), expected.to_string());
+        let some = Value::Object(catalog.stream_configs(Some(&["j.x", "nope", "a"])));
+        let expected = serde_json::json!({"j.x": expected["/^j\\..+/"], "a": expected["a"]});
+        assert_eq!(some.to_string(), expected.to_string());
+    }
+
+    #[test]
+    fn headers_are_wanted_that_some_stream_wants() {
+        let text = "{a: {producers: {eventgate: {enrich_fields_from_http_headers: {f: X-F, meta.request_id: false}}}}}";
+        let wanted = |text| Catalog::parse(text, "test").expect("a catalogue").headers_wanted().clone();
+        assert_eq!(wanted(text), HashSet::from(["x-f".to_owned()]));
+        assert_eq!(wanted("{a: {}, b: {}}"), HashSet::from(["x-request-id".to_owned()]));
+    }
+
+    #[test]
+    fn streams_of_other_services_are_left_out_where_one_is_named() {
+        let text = "{a: {destination_event_service: x}, b: {destination_event_service: y, topics: 5}, c: {}}";
+        let catalog = Catalog::parse_for(text, "test", Some("x")).expect("a catalogue");
+        assert_eq!(catalog.streams().map(|stream| stream.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(Catalog::parse(text, "test").is_err());
+    }
+
+    #[test]
+    fn an_entry_with_a_fault_keeps_what_it_had_and_holds_up_no_other() {
+        let of =
+            |text: &str, previous: Option<&Catalog>| Catalog::of_entries(text::entries(text).expect("a map"), previous);
+        let (before, faults) = of("{a: {topics: [old]}, b: {topics: [b]}}", None);
+        assert_eq!(faults, [""; 0]);
+        let (after, faults) =
+            of("{a: {topics: 5}, b: {topics: [new]}, c: {topics: 5}, d: {stream_aliases: [b]}}", Some(&before));
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        let topics: Vec<String> = after.topics().iter().map(ToString::to_string).collect();
+        assert_eq!(topics, ["new", "old"]);
+        assert!(after.resolve(&names(&["d"])).is_err());
+    }
+
+    #[test]
     fn all_faults_are_named_at_once() {
-        let text = "{a: {topics: 5}, b: {topics: ['x y']}, '/[/': {}, 'c d': {}, e: {stream_aliases: [f]}, g: {stream_aliases: [f]}}";
+        let text = "{a: {topics: 5}, b: {topics: ['x y']}, '/[/': {}, 'c d': {}, e: {stream_aliases: [f]}, g: {stream_aliases: [f]}, h: {stream_aliases: [g]}}";
         let error = Catalog::parse(text, "test").expect_err("faults");
         let starts: Vec<_> = error.faults.iter().map(|fault| fault.split(':').next().unwrap_or_default()).collect();
-        assert_eq!(starts, ["a", "b", "/[/", "c d", "g"], "{error}");
+        assert_eq!(starts, ["a", "b", "/[/", "c d", "g", "h"], "{error}");
         assert!(Catalog::parse("[]", "test").is_err());
         assert!(Catalog::parse("{", "test").is_err());
         assert!(Catalog::parse("{}", "test").is_err());

@@ -67,8 +67,8 @@ struct ServeArgs {
     /// Kafka's bootstrap servers; without them the log is SQLite.
     #[arg(long, value_name = "HOST:PORT[,…]")]
     kafka: Option<String>,
-    /// Catalogue file (YAML or JSON) instead of the built-in streams.
-    #[arg(long, value_name = "FILE")]
+    /// Catalogue instead of the built-in streams: a file (YAML or JSON), or the address of an EventStreamConfig API.
+    #[arg(long, value_name = "FILE|URL")]
     streams: Option<String>,
     /// Folder or address of schemas instead of the built-in ones; may be repeated, and the first that has one wins.
     #[arg(long, value_name = "DIR|URL")]

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn serve(config: &Config, demo: bool) -> Result<(), StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(config, engine.handle())?;
+        let running = app::start(config, engine.handle()).await?;
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::log::{kafka, sqlite};
 use crate::model::units;
-use crate::{http, hub, intake, schema};
+use crate::{catalog, http, hub, intake, schema};
 
 pub use self::loader::{ConfigError, Loader};
 
@@ -30,7 +30,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub http: http::Options,
     pub admin: Admin,
-    pub catalog: CatalogSource,
+    pub catalog: catalog::Options,
     pub schema: schema::Options,
     pub log: LogOptions,
     pub hub: hub::Options,
@@ -45,7 +45,7 @@ impl Default for Config {
             data_dir: "./data".into(),
             http: http::Options::default(),
             admin: Admin::default(),
-            catalog: CatalogSource::default(),
+            catalog: catalog::Options::default(),
             schema: schema::Options::default(),
             log: LogOptions::default(),
             hub: hub::Options::default(),
@@ -62,14 +62,6 @@ impl Default for Config {
 pub struct Admin {
     /// Address and port of the operators' listener, or `off`. Not given: the default port, or a free one if it is taken.
     pub listen: Option<String>,
-}
-
-/// The section `catalog`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CatalogSource {
-    /// A file of streams in the EventStreamConfig shape, YAML or JSON. Not given: the built-in one.
-    pub source: Option<PathBuf>,
 }
 
 /// The section `log`: Kafka where it has bootstrap servers, else SQLite.

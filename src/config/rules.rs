@@ -29,12 +29,11 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
     let admin_is_right = admin.listen.as_deref().is_none_or(|listen| listen == "off" || is_address(listen));
     check("admin.listen", admin_is_right, "not ADDRESS:PORT, such as 127.0.0.1:9102, and not \"off\"");
-    let source = catalog.source.as_ref().map(|path| path.to_string_lossy());
-    check(
-        "catalog.source",
-        source.is_none_or(|source| !source.contains("://")),
-        "a catalogue is read from a file, not yet from an address: save it (curl -o streams.json …) and name the file",
-    );
+    let place = catalog.place().err().unwrap_or_default();
+    check("catalog.source", place.is_empty(), &place);
+    let service_is_right = catalog.destination_event_service.as_deref().is_none_or(is_service);
+    check("catalog.destination_event_service", service_is_right, "not a service's name, such as eventgate-main");
+    check("catalog.shrink_max_percent", catalog.shrink_max_percent <= 100, "more than 100");
     check(
         "schema.bases",
         schema.bases.iter().all(|base| schema::Options::is_base(base)),
@@ -54,6 +53,10 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     faults.extend(intake::auth::faults(intake));
     faults.extend(of_kafka.map(|fault| (format!("log.kafka.properties.{}", fault.key), fault.why)));
     faults
+}
+
+fn is_service(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn is_address(text: &str) -> bool {

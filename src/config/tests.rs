@@ -125,9 +125,13 @@ fn a_broken_file_is_one_clear_fault_that_quotes_nothing() {
 }
 
 #[test]
-fn an_address_is_no_catalogue_yet() {
-    let faults = faults("[catalog]\nsource = 'https://example.org/streams'", &[]);
-    assert!(faults[0].contains("save it"), "{faults:?}");
+fn a_catalogue_is_a_file_or_an_http_address() {
+    for source in ["streams.yaml", "https://example.org/w/api.php?action=streamconfigs"] {
+        assert!(load(&format!("[catalog]\nsource = '{source}'"), &[]).is_ok(), "{source}");
+    }
+    let wrong = "source = 'ftp://example.org/'\ndestination_event_service = 'a|b'\nshrink_max_percent = 101";
+    let faults = faults(&format!("[catalog]\n{wrong}"), &[]);
+    assert_eq!(faults.len(), 3, "{faults:?}");
 }
 
 #[test]
@@ -220,6 +224,7 @@ fn the_sample_file_shows_every_key_and_its_default() {
     examples.sort();
     let without_default = [
         "admin.listen",
+        "catalog.destination_event_service",
         "catalog.source",
         "hub.ring_bytes",
         "intake.auth",

@@ -1,6 +1,6 @@
 //! One stream set's live frames. All readers of the set share it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,8 @@ pub(super) struct Channel {
     end: AtomicU64,
     /// How often the log has begun a partition anew under the channel's readers.
     epoch: AtomicU32,
+    /// Nothing will come any more: its set is no longer what the streams say.
+    closed: AtomicBool,
 }
 
 impl Channel {
@@ -24,7 +26,8 @@ impl Channel {
     pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>) -> Self {
         let mut ring = Ring::default();
         partitions.for_each(|opened| _ = ring.open(&opened));
-        Self { set, ring: Mutex::new(ring), end: AtomicU64::new(0), epoch: AtomicU32::new(0) }
+        let (end, epoch, closed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        Self { set, ring: Mutex::new(ring), end, epoch, closed }
     }
 
     /// Says how many bytes the ring has given back: what does not join what will come is dropped.
@@ -64,6 +67,17 @@ impl Channel {
 
     pub(super) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Ends its readers, at the next ring of their workers' bells, and those that come later.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        // After it: a reader that came too early to see the one is there to be found by the other.
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(super) fn with_ring<T>(&self, ask: impl FnOnce(&Ring) -> T) -> T {

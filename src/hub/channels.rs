@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::SubscribeError;
 use super::channel::Channel;
+use super::following::Following;
 use super::frame::Body;
 use crate::log::{Opened, TailBatch};
 use crate::metrics as names;
@@ -23,6 +24,8 @@ pub(super) struct Channels {
     by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
     /// Where the tail stands in every partition that it has opened.
     tips: BTreeMap<Partition, Opened>,
+    /// None until the streams change.
+    following: Option<Arc<Following>>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -36,13 +39,15 @@ struct Kept {
 
 impl Channels {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { by_set: HashMap::new(), by_topic: HashMap::new(), tips: BTreeMap::new(), bytes: 0, bytes_max }
+        let (by_set, by_topic, tips) = (HashMap::new(), HashMap::new(), BTreeMap::new());
+        Self { by_set, by_topic, tips, following: None, bytes: 0, bytes_max }
     }
 
     /// The set's channel; a new one begins where the tail stands.
     pub(super) fn get_or_open(&mut self, set: &StreamSet, always: bool) -> Result<Arc<Channel>, SubscribeError> {
         if let Some(kept) = self.by_set.get_mut(set) {
             kept.unread_since = None;
+            kept.always |= always;
             return Ok(kept.channel.clone());
         }
         if !always && self.asked_for() >= CHANNELS_MAX && !self.give_back_one() {
@@ -57,9 +62,36 @@ impl Channels {
         Ok(channel)
     }
 
+    /// The streams have changed.
+    pub(super) fn follow(&mut self, following: Arc<Following>) {
+        self.tips.retain(|partition, _| following.has(&partition.topic));
+        self.following = Some(following.clone());
+        self.close_the_gone();
+        for set in following.sets() {
+            // A channel that is kept always is not one too many.
+            let _ = self.get_or_open(set, true);
+        }
+    }
+
+    /// Closes the channels of sets that are no longer what the streams say: their readers end. Looked for again later, as
+    /// a reader may have resolved its streams before they changed and have come here after it.
+    fn close_the_gone(&mut self) {
+        let Some(following) = &self.following else { return };
+        let gone: Vec<StreamSet> = self.by_set.keys().filter(|set| !following.defines(set)).cloned().collect();
+        for set in gone {
+            if let Some(kept) = self.by_set.get(&set) {
+                kept.channel.close();
+            }
+            self.drop_channel(&set);
+        }
+    }
+
     /// Takes in what the tail brings. Bodies are made here for topics that have a channel, once for all of them.
     pub(super) fn push(&mut self, batch: &TailBatch) {
-        for opened in &batch.opened {
+        let followed = self.following.clone();
+        let followed = |topic| followed.as_ref().is_none_or(|following| following.has(topic));
+        // What was on its way when its topic was left is nobody's.
+        for opened in batch.opened.iter().filter(|opened| followed(&opened.partition.topic)) {
             self.tips.insert(opened.partition.clone(), opened.clone());
             for channel in self.by_topic.get(&opened.partition.topic).into_iter().flatten() {
                 self.bytes = self.bytes.saturating_sub(channel.open(opened));
@@ -126,6 +158,7 @@ impl Channels {
 
     /// Gives back the channels that nobody has read for a while.
     pub(super) fn sweep(&mut self) {
+        self.close_the_gone();
         let mut gone = Vec::new();
         for (set, kept) in &mut self.by_set {
             let since = kept.is_unread(set).then(|| kept.unread_since.unwrap_or_else(Instant::now));

@@ -1,6 +1,7 @@
 //! The readers' half: one tail per host, many channels, readers that pull.
 //!
 //! - `tail` reads the log once for everybody and pushes records into the channels
+//! - `following` what there is to read now
 //! - `channels` all channels of the host; `channel` one stream set's live frames
 //! - `ring` the newest frames of a channel: one question with three answers
 //! - `frame` a record encoded for the wire: the channel's head and the record's shared body
@@ -16,6 +17,7 @@ mod catchup;
 mod channel;
 mod channels;
 mod delivery;
+mod following;
 mod frame;
 mod options;
 mod place;
@@ -39,10 +41,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use self::catchup::CatchUp;
 use self::channel::Channel;
 use self::channels::Channels;
+use self::following::Following;
 use self::place::{ResolveError, Resolved};
 use self::wake::Bell;
 use crate::log::{Log, ReadError};
@@ -103,6 +107,8 @@ struct Shared {
     registry: Arc<Registry>,
     channels: Mutex<Channels>,
     bells: Mutex<Vec<Arc<Bell>>>,
+    /// What has become of the streams since the start; none if nothing has.
+    following: watch::Sender<Option<Arc<Following>>>,
     caught_up: AtomicBool,
     /// Whether it has ever been: from then on the rings' tips are the live end, also while the log is away.
     began: AtomicBool,
@@ -130,11 +136,23 @@ impl Hub {
             registry: Arc::default(),
             channels: Mutex::new(channels),
             bells: Mutex::default(),
+            following: watch::Sender::default(),
             caught_up: AtomicBool::new(false),
             began: AtomicBool::new(false),
         });
         engine.spawn(tail::run(shared.clone(), topics, stop.clone()));
         Ok(Self { shared, stop })
+    }
+
+    /// The streams have become these, each the set of itself alone. Topics that are new are followed; readers of streams
+    /// that are gone, or have other topics now, are ended after a whole event, so that they come back to what there is.
+    pub async fn follow(&self, streams: Vec<StreamSet>) {
+        let following = Following::of(streams);
+        // First, so that a reader who comes back finds them in its place.
+        if let Err(error) = self.shared.log.prepare(&following.topics()).await {
+            tracing::warn!(%error, "new topics cannot be made yet: each is made with its first record");
+        }
+        self.shared.following.send_replace(Some(Arc::new(following)));
     }
 
     /// One reader. Its place may still be unresolved: see [`Subscription::settle`].

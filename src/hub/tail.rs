@@ -16,6 +16,7 @@ const WARM_RECORDS: u64 = 1_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>, topics: Vec<Topic>, mut stop: Stop) {
+    let mut following = shared.following.subscribe();
     let mut tail = shared.log.tail(topics, WARM_RECORDS).await;
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -28,9 +29,19 @@ pub(super) async fn run(shared: Arc<Shared>, topics: Vec<Topic>, mut stop: Stop)
                 shared.set_caught_up(batch.caught_up);
                 shared.ring_bells();
             }
+            _ = following.changed() => {
+                let now = following.borrow_and_update().clone();
+                if let Some(now) = now {
+                    tail.follow(now.topics());
+                    shared.channels.lock().follow(now);
+                    shared.ring_bells();
+                }
+            }
             _ = sweep.tick() => {
                 shared.channels.lock().sweep();
                 shared.catchup.sweep();
+                // Channels that were closed have readers to be ended.
+                shared.ring_bells();
             }
             () = stop.reached(Stage::Over) => return,
         }

@@ -120,15 +120,17 @@ impl Worker {
             let epoch = Cell::new(channel.epoch());
             Rc::new(Local { channel: channel.clone(), seen, epoch, readers: RefCell::default() })
         });
-        let waiting =
-            Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due: Due::Nothing };
+        // After the epoch was noted: whoever closes the channel now is seen by the one or the other.
+        let due = if channel.is_closed() { Due::End } else { Due::Nothing };
+        let waiting = Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due };
         let key = local.readers.borrow_mut().insert(waiting);
         Turn { worker: self.clone(), local: local.clone(), key }
     }
 
     fn wake_moved(&self) {
         for local in self.channels.borrow().values() {
-            // Offsets mean other records now: readers come back with their ids, which are then resumed by time.
+            // Offsets mean other records now: readers come back with their ids, which are then resumed by time. Or the
+            // streams have other topics: they come back to those.
             let epoch = local.channel.epoch();
             if local.epoch.replace(epoch) != epoch {
                 local.end_share(1);

@@ -59,9 +59,9 @@ impl<'a> Stamps<'a> {
         if schema.title().is_some_and(|title| title.starts_with(LEGACY_TITLES)) {
             fill(&DT, false, &|| self.now.clone());
         }
-        for (field, header) in &settings.header_fields {
+        for (field, header) in &settings.enrich_fields_from_http_headers {
             if let Some(value) = self.header(header) {
-                fill(field, false, &|| value.into());
+                fill(&steps_of(field), false, &|| value.into());
             }
         }
         if let Some(client) = self.client {

@@ -53,6 +53,12 @@ pub trait Log: Send + Sync {
     /// appear later are followed from their first record. Never fails: a log that is away is waited for by [`Tail::next`].
     async fn tail(&self, topics: Vec<Topic>, warm: u64) -> Box<dyn Tail>;
 
+    /// Makes those of these topics that are missing, where topics come to be by being appended to, so that they stand in
+    /// readers' places before their first record. Where they are the operator's this does nothing.
+    async fn prepare(&self, _topics: &[Topic]) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     /// Whether the log answers now.
     async fn check(&self) -> Result<(), ReadError>;
 

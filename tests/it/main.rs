@@ -3,9 +3,11 @@
 //! - `server` a process that a test starts, stops, kills and starts again
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
+//! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
 //!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `codings`
-//!   compressed bodies, `browsers` what they ask first, `edge` what HTTP promises around an answer,
+//!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
+//!   an answer,
 //!   `process` start and stop, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
 //!   reader that falls behind
 
@@ -16,6 +18,7 @@ mod support;
 
 mod asked;
 mod browsers;
+mod catalog;
 mod codings;
 mod crash;
 mod edge;
@@ -30,4 +33,5 @@ mod resume;
 mod server;
 mod shapes;
 mod slow;
+mod stream_configs;
 mod wire;

@@ -82,16 +82,21 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Makes the topics that do not exist yet, empty.
-pub(super) fn create_missing(connection: &mut Connection, topics: &[Topic]) -> rusqlite::Result<()> {
+/// Makes the topics that do not exist yet, empty, and brings their ends. Past the most there can be no more are made.
+pub(super) fn create_missing(connection: &mut Connection, topics: &[Topic]) -> rusqlite::Result<HashMap<Topic, Head>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let there: i64 = transaction.query_row("SELECT count(*) FROM topics", [], |row| row.get(0))?;
+    let room = TOPICS_MAX.saturating_sub(usize::try_from(there).unwrap_or(usize::MAX));
+    let mut made = HashMap::new();
     for topic in topics {
         let exists = "SELECT EXISTS (SELECT 1 FROM topics WHERE name = ?)";
-        if !transaction.query_row(exists, params![topic.as_str()], |row| row.get::<_, bool>(0))? {
-            create(&transaction, topic)?;
+        let exists = transaction.query_row(exists, params![topic.as_str()], |row| row.get::<_, bool>(0))?;
+        if !exists && made.len() < room {
+            made.insert(topic.clone(), create(&transaction, topic)?);
         }
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(made)
 }
 
 fn create(transaction: &Transaction<'_>, topic: &Topic) -> rusqlite::Result<Head> {

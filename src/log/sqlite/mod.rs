@@ -205,6 +205,11 @@ impl Log for SqliteLog {
         Box::new(SqliteTail::open(&self.file, self.heads.clone(), topics, warm))
     }
 
+    async fn prepare(&self, topics: &[Topic]) -> Result<(), AppendError> {
+        let missing: Vec<Topic> = topics.iter().filter(|topic| self.heads.get(topic).is_none()).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { self.queue.make(missing).await }
+    }
+
     async fn check(&self) -> Result<(), ReadError> {
         if !self.writer_runs() {
             return Err(ReadError::Unavailable("the writer has stopped".to_owned()));

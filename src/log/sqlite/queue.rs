@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::log::{AppendError, Appended};
-use crate::model::NewRecord;
+use crate::model::{NewRecord, Topic};
 
 /// Batches that wait or are being written. When full, appends are refused.
 const BATCHES_MAX: usize = 4096;
@@ -30,6 +30,8 @@ pub(super) enum Job {
     Append(Batch),
     /// Answered when the pass is over.
     Retain(oneshot::Sender<()>),
+    /// Makes these topics.
+    Make(Vec<Topic>, oneshot::Sender<Result<(), AppendError>>),
 }
 
 pub(super) struct Batch {
@@ -111,6 +113,16 @@ impl Queue {
         let (done, over) = oneshot::channel();
         if self.send(Job::Retain(done)).is_ok() {
             let _ = over.await;
+        }
+    }
+
+    pub(super) async fn make(&self, topics: Vec<Topic>) -> Result<(), AppendError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Job::Make(topics, answer))?;
+        match tokio::time::timeout(ANSWER_WAIT_MAX, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(AppendError::Unknown("the writer has stopped".to_owned())),
+            Err(_) => Err(AppendError::Unknown(format!("no answer within {ANSWER_WAIT_MAX:?}"))),
         }
     }
 

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::group::{Group, not_written};
+use super::group::{self, Group, not_written};
 use super::heads::Heads;
 use super::lock::FolderLock;
 use super::queue::{Answers, Batch, Job};
 use super::retention::Retention;
 use super::world::World;
 use crate::log::AppendError;
+use crate::model::Topic;
 
 pub(super) struct Writer {
     connection: Connection,
@@ -58,11 +59,21 @@ impl Writer {
             match job {
                 Job::Append(batch) => batches.push(batch),
                 Job::Retain(done) => self.retention.ask(done),
+                Job::Make(topics, answer) => {
+                    let _ = answer.send(self.make(&topics));
+                }
             }
         }
         if !batches.is_empty() {
             self.append(batches);
         }
+    }
+
+    fn make(&mut self, topics: &[Topic]) -> Result<(), AppendError> {
+        self.require_space()?;
+        let made = group::create_missing(&mut self.connection, topics).map_err(|error| not_written(&error))?;
+        self.heads.advance(made);
+        Ok(())
     }
 
     fn append(&mut self, batches: Vec<Batch>) {
