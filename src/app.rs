@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
-use crate::http::{self, Services};
+use crate::http::{self, Half, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -111,9 +111,13 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
-    let warm = streams_of(&catalog);
-    let hub = Hub::start(config.hub.clone(), log.clone(), catalog.topics(), &warm, engine, shutdown.watcher())?;
-    engine.spawn(follow_the_catalog(hub.clone(), changes));
+    // An instance that gives nothing out need not read.
+    let gives_out = config.http.serve.contains(&Half::Out);
+    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
+    let hub = Hub::start(config.hub.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
+    if gives_out {
+        engine.spawn(follow_the_catalog(hub.clone(), changes));
+    }
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
     let services = Services {
@@ -134,7 +138,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         address,
         admin: operators.as_ref().map(|(address, _)| *address),
         log: log.describe(),
-        streams: warm.len(),
+        streams: catalog.streams().count(),
         intake,
         hub,
         store: log,

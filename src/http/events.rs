@@ -16,8 +16,9 @@ use super::error::{self, BodyRefusal};
 use super::panics;
 use super::query::Query;
 use super::sentence;
+use crate::catalog::Catalog;
 use crate::intake::auth::Grant;
-use crate::intake::{self, Intake, Kind, Mode, Outcome, Refusal};
+use crate::intake::{self, Kind, Mode, Outcome, Refusal};
 use crate::metrics as names;
 use crate::schema;
 
@@ -62,7 +63,7 @@ async fn handle(
         Ok(grant) => grant,
         Err(denied) => return error::Refusal::Denied(denied).answer(request),
     };
-    match accept(request, &services.intake, grant, body).await {
+    match accept(request, services, grant, body).await {
         Ok((mode, outcomes)) => answer(request, mode, &outcomes),
         Err(refusal) => refuse(&refusal),
     }
@@ -79,21 +80,23 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
 
 async fn accept(
     request: &HttpRequest,
-    intake: &Intake,
+    services: &Services,
     grant: Grant,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> Result<(Mode, Vec<Outcome>), BodyRefusal> {
     let Query { mode, stream, schema_uri } = Query::parse(request.query_string())?;
     let body = body.await?;
-    let headers = wanted_headers(request, intake);
+    let headers = wanted_headers(request, &services.catalog.now());
     let client = client_ip::of_producer(request);
-    let outcomes = intake.accept(intake::Request { body, mode, stream, schema_uri, headers, client, grant }).await?;
+    let asked = intake::Request { body, mode, stream, schema_uri, headers, client, grant };
+    let outcomes = services.intake.accept(asked).await?;
     Ok((mode, outcomes))
 }
 
 /// A header that is no text can fill no field.
-fn wanted_headers(request: &HttpRequest, intake: &Intake) -> Vec<(String, String)> {
-    let headers = request.headers().iter().filter(|(name, _)| intake.wants_header(name.as_str()));
+fn wanted_headers(request: &HttpRequest, catalog: &Catalog) -> Vec<(String, String)> {
+    let wanted = catalog.headers_wanted();
+    let headers = request.headers().iter().filter(|(name, _)| wanted.contains(name.as_str()));
     headers
         .filter_map(|(name, value)| {
             Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.into()))

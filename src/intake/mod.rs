@@ -116,11 +116,6 @@ impl Intake {
         &self.shared.options
     }
 
-    /// Whether any stream has a field that is filled from this header, whose name is in lower case.
-    pub fn wants_header(&self, name: &str) -> bool {
-        self.shared.catalog.now().headers_wanted().contains(name)
-    }
-
     /// Judges and appends the events of a body and says what became of each, in their order.
     ///
     /// `Err` means that the body as a whole is no batch of events; nothing of it was appended then. Answers within

@@ -15,7 +15,7 @@ pub struct Request {
     pub stream: Option<String>,
     /// Where an event names no schema of its own.
     pub schema_uri: Option<String>,
-    /// Those that [`Intake::wants_header`](super::Intake::wants_header) says are wanted; names in lower case.
+    /// Those that the catalogue wants (`Catalog::headers_wanted`); names in lower case.
     pub headers: Vec<(String, String)>,
     /// Whom the events come from, as far as the edge can tell.
     pub client: Option<IpAddr>,
