@@ -5,7 +5,7 @@
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
 //!   `shapes` where a reader starts, `intake` what a producer is told, `edge` what HTTP promises around an answer,
-//!   `process` start and stop, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
+//!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
 //!   reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
@@ -19,6 +19,7 @@ mod engine;
 mod handover;
 mod intake;
 mod process;
+mod produce;
 mod raw;
 mod recentchange;
 mod refusals;
