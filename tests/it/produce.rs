@@ -153,7 +153,7 @@ async fn off_loopback_the_start_warns_that_posting_is_closed() {
     let warned = eventually(PATIENCE, async || server.stderr().contains("posting is closed")).await;
     assert!(warned, "{}", server.stderr());
     let log = server.stderr();
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN") && line.contains("posting")).collect();
     assert_eq!(warnings.len(), 1, "{log}");
     assert!(warnings[0].contains("set it to tokens or jwt"), "{log}");
 }
