@@ -50,8 +50,9 @@ struct Ran {
     complaints: String,
 }
 
-/// Feeds the lines to the script's server. `stop_at`: a signal comes while this request, from 0, is in flight.
-async fn run(lines: &str, batch: usize, retries: u32, script: Vec<Scripted>, stop_at: Option<usize>) -> Ran {
+/// Feeds the lines to the script's server. `stop_at`: signals bring the stop this far while this request, from 0, is in
+/// flight.
+async fn run(lines: &str, batch: usize, retries: u32, script: Vec<Scripted>, stop_at: Option<(usize, Stage)>) -> Ran {
     let shutdown = Arc::new(Shutdown::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = Url::parse(&format!("http://{}/v1/events", listener.local_addr().expect("an address"))).expect("a URL");
@@ -62,8 +63,12 @@ async fn run(lines: &str, batch: usize, retries: u32, script: Vec<Scripted>, sto
             let (mut socket, _) = listener.accept().await.expect("a connection");
             let body = request(&mut socket).await;
             seen.lock().push(body);
-            if stop_at == Some(index) {
-                signal.advance(Stage::EndStreams);
+            if let Some((_, stage)) = stop_at.filter(|(at, _)| *at == index) {
+                signal.advance(stage);
+            }
+            if stop_at == Some((index, Stage::Over)) {
+                // The second signal is for a server that does not answer.
+                std::future::pending::<()>().await;
             }
             if let Some((status, headers, body)) = answer {
                 let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -211,13 +216,21 @@ async fn a_server_that_does_not_let_us_post_is_asked_once() {
 
 #[tokio::test]
 async fn a_signal_lets_the_request_in_flight_finish_and_sends_no_more() {
-    let ran = run(&numbered(3), 2, 5, vec![TAKEN], Some(0)).await;
+    let ran = run(&numbered(3), 2, 5, vec![TAKEN], Some((0, Stage::EndStreams))).await;
     assert_eq!(ran.tally, Tally { accepted: 2, untried: Some(3), ..Tally::default() });
     assert!(!ran.tally.is_clean() && ran.summary.contains("not sent: lines from 3 on\n"), "{}", ran.summary);
-    let ran = run(&numbered(2), 2, 5, vec![Some((503, "", Value::Null))], Some(0)).await;
+    let ran = run(&numbered(2), 2, 5, vec![Some((503, "", Value::Null))], Some((0, Stage::EndStreams))).await;
     assert_eq!(ran.tally, Tally { unsent: vec![(1, 2)], cut: true, ..Tally::default() }, "nothing is tried again");
-    let ran = run(&numbered(2), 2, 5, vec![TAKEN], Some(0)).await;
+    let ran = run(&numbered(2), 2, 5, vec![TAKEN], Some((0, Stage::EndStreams))).await;
     assert!(ran.tally.is_clean(), "all that was read is sent");
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_request_in_flight_and_says_what_is_not_known() {
+    let ran = run(&numbered(3), 2, 5, vec![TAKEN], Some((0, Stage::Over))).await;
+    let unsent = Tally { unsent: vec![(1, 2)], unknown: 2, untried: Some(3), cut: true, ..Tally::default() };
+    assert_eq!(ran.tally, unsent);
+    assert!(ran.summary.contains("2 of the lines not sent may be in the log all the same"), "{}", ran.summary);
 }
 
 #[tokio::test(start_paused = true)]
