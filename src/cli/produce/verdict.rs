@@ -119,7 +119,7 @@ pub(super) fn judge(answer: &Answer, events: usize, dry_run: bool) -> Verdict {
         200 if !dry_run => Verdict::Never(unclear(status)),
         200 | 207 => each().unwrap_or_else(|| Verdict::Never(unclear(status))),
         400 | 413 => each().unwrap_or_else(|| Verdict::Whole(whole())),
-        429 | 503 => each().unwrap_or_else(|| Verdict::Later(whole())),
+        408 | 429 | 503 => each().unwrap_or_else(|| Verdict::Later(whole())),
         // Of a proxy: it may have passed the request on.
         500.. => Verdict::Later(Cause { code: UNKNOWN.into(), ..whole() }),
         _ => Verdict::Never(Cause::new("", &sentence(&said, status)).message),
@@ -196,6 +196,7 @@ mod tests {
             (503, &at("schema-unavailable"), 1, again("schema-unavailable")),
             (503, &no, 1, Verdict::Later(said("503", "the answer is 503"))),
             (429, &json!({ "title": "Slow down" }), 1, Verdict::Later(said("429", "Slow down (429)"))),
+            (408, &at("too-slow"), 2, Verdict::Later(cause("too-slow"))),
             (502, &json!("<html>"), 2, Verdict::Later(said("unknown", "the answer is 502"))),
             (403, &closed, 2, never("posting is closed here (403)")),
             (401, &no, 2, never("the answer is 401")),
