@@ -1,4 +1,5 @@
-//! One bounded GET: what the catalogue and the schemas fetch over HTTP.
+//! One bounded GET: what the catalogue and the schemas fetch over HTTP; and [`client_builder`], how every HTTP client of
+//! this program begins.
 //!
 //! Knows nothing of what it fetches. Retries, caches and what a failure means are its callers'.
 
@@ -49,10 +50,7 @@ pub struct Fetcher(reqwest::Client);
 
 impl Fetcher {
     pub fn new() -> Result<Self, FetchError> {
-        // Refused if there is one already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+        let client = client_builder()
             .timeout(FETCH_AT_MOST)
             .connect_timeout(CONNECT_AT_MOST)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
@@ -80,8 +78,15 @@ impl Fetcher {
     }
 }
 
+/// Says who asks, and can speak TLS. Times and limits are up to who builds it.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    // Refused if there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+}
+
 /// The error and what is under it, without the address: that may hold what is nobody's business.
-fn with_causes(error: &reqwest::Error) -> String {
+pub fn with_causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut at: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = at {

@@ -1,9 +1,10 @@
-//! The command line: `serve` (the default), `config`, `version`.
+//! The command line: `serve` (the default), `produce`, `config`, `version`.
 //!
-//! Exit codes: 0 a clean stop; 2 wrong usage or configuration; 1 anything else.
+//! Exit codes: 0 a clean stop, or all events accepted; 2 wrong usage or configuration; 1 anything else.
 
 mod config;
 mod demo;
+mod produce;
 mod serve;
 
 use std::io::Write;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Serve (the default).
     Serve(ServeArgs),
+    /// Post the events on stdin, a JSON object on each line.
+    Produce(produce::Args),
     /// Look at a configuration.
     Config {
         #[command(subcommand)]
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
+        Command::Produce(args) => produce::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(&file),
         Command::Config { command: ConfigCommand::Show(args) } => config::show(&args),
         Command::Version => {

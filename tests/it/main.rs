@@ -8,8 +8,8 @@
 //!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `codings`
 //!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
 //!   an answer,
-//!   `process` start and stop, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a
-//!   reader that falls behind
+//!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing
+//!   accepted is lost, `slow` a reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -26,6 +26,7 @@ mod engine;
 mod handover;
 mod intake;
 mod process;
+mod produce;
 mod raw;
 mod recentchange;
 mod refusals;
