@@ -24,9 +24,10 @@ use crate::model::Timestamp;
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait of somebody who misses a stream.
 const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
-/// Attempts at the start, and the wait after the first of them; it doubles.
+/// Attempts at the start, the wait after the first of them (it doubles), and the time for all of them.
 const START_ATTEMPTS: u32 = 3;
 const START_WAIT: Duration = Duration::from_millis(500);
+const START_AT_MOST: Duration = Duration::from_secs(30);
 /// How often the copy on disk is written anew although the streams are the same: its age is the catalogue's after a start.
 const COPY_EVERY: Duration = Duration::from_secs(600);
 /// How often the age is told.
@@ -111,9 +112,12 @@ impl Refresher {
     }
 
     async fn first(self: &Arc<Self>) -> Result<(), OpenError> {
+        let over_at = Instant::now() + START_AT_MOST;
+        let late = || Unavailable(format!("it takes longer than {START_AT_MOST:?}"));
         let mut wait = START_WAIT;
         for attempt in 1..=START_ATTEMPTS {
-            let Err(Unavailable(why)) = self.refresh().await else { return Ok(()) };
+            let answered = tokio::time::timeout_at(over_at, self.refresh()).await.unwrap_or_else(|_| Err(late()));
+            let Err(Unavailable(why)) = answered else { return Ok(()) };
             if attempt < START_ATTEMPTS {
                 tokio::time::sleep(wait).await;
                 wait *= 2;

@@ -21,12 +21,18 @@ struct Stream {
 
 /// A reader of the fed channel, on the other end of a socket.
 async fn open(host: &Feeder, framing: Framing) -> Stream {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
-    let (io, _) = listener.accept().await.expect("a connection");
+    let (client, io) = socket().await;
     let subscription = host.subscribe(From::Live).await;
     let reader = tokio::task::spawn_local(reader::run(io, subscription, &host.worker, framing));
     Stream { client, reader }
+}
+
+/// Its two ends.
+async fn socket() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+    let (io, _) = listener.accept().await.expect("a connection");
+    (client, io)
 }
 
 impl Stream {
@@ -128,6 +134,35 @@ fn a_partition_that_begins_anew_ends_its_readers() {
         host.begin_anew().await;
         let rest = stream.rest().await;
         assert!(rest.contains("event: message") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
+    });
+}
+
+#[test]
+fn a_stream_with_other_topics_ends_its_readers_also_those_that_come_late() {
+    run(async |host| {
+        let mut there = open(&host, Framing::Chunked).await;
+        host.feed(EVENT).await;
+        let (client, io) = socket().await;
+        let late = host.subscribe(From::Live).await;
+        // None of the streams that the host began with is left.
+        host.hub.follow(vec![]).await;
+        let rest = there.rest().await;
+        assert!(rest.contains("event: message") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
+        let reader = tokio::task::spawn_local(reader::run(io, late, &host.worker, Framing::Chunked));
+        let rest = Stream { client, reader }.rest().await;
+        assert!(rest.starts_with("5\r\n:ok\n\n\r\nc\r\nretry: ") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
+    });
+}
+
+#[test]
+fn who_resolved_its_streams_before_they_changed_is_ended_soon() {
+    run(async |host| {
+        let mut there = open(&host, Framing::Chunked).await;
+        host.hub.follow(vec![]).await;
+        there.rest().await;
+        let mut late = open(&host, Framing::Chunked).await;
+        let rest = late.rest().await;
+        assert!(rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
     });
 }
 

@@ -1,6 +1,7 @@
 //! One stream set's live frames. All readers of the set share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -19,15 +20,17 @@ pub(super) struct Channel {
     epoch: AtomicU32,
     /// Nothing will come any more: its set is no longer what the streams say.
     closed: AtomicBool,
+    /// Until then its topics may have partitions that the tail has yet to open, also such as have records already.
+    settled_at: Option<Instant>,
 }
 
 impl Channel {
     /// A channel that begins where the tail stands.
-    pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>) -> Self {
+    pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>, settled_at: Option<Instant>) -> Self {
         let mut ring = Ring::default();
         partitions.for_each(|opened| _ = ring.open(&opened));
         let (end, epoch, closed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        Self { set, ring: Mutex::new(ring), end, epoch, closed }
+        Self { set, ring: Mutex::new(ring), end, epoch, closed, settled_at }
     }
 
     /// Says how many bytes the ring has given back: what does not join what will come is dropped.
@@ -78,6 +81,16 @@ impl Channel {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether the log may have what the ring does not know of: a topic followed anew is opened at its first record, and
+    /// that is not where readers start.
+    pub(super) fn may_lack_a_topic(&self) -> bool {
+        let settling = self.settled_at.is_some_and(|at| Instant::now() < at);
+        settling && {
+            let ring = self.ring.lock();
+            !self.set.topics().iter().all(|topic| ring.partitions().any(|partition| partition.topic == *topic))
+        }
     }
 
     pub(super) fn with_ring<T>(&self, ask: impl FnOnce(&Ring) -> T) -> T {

@@ -14,6 +14,8 @@ use crate::model::{Partition, Record, StreamSet, Topic};
 
 /// Stream sets that are read at once, beside the catalogue's own streams.
 const CHANNELS_MAX: usize = 1024;
+/// So long after a change of the streams a partition that the tail has not opened is looked for in the log.
+const SETTLING: Duration = Duration::from_secs(30);
 /// How long a channel without readers is kept, so that they find their frames when they return.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// One ring's share of what all rings may hold.
@@ -26,6 +28,8 @@ pub(super) struct Channels {
     tips: BTreeMap<Partition, Opened>,
     /// None until the streams change.
     following: Option<Arc<Following>>,
+    /// From then on the tail has opened what the last change has brought.
+    settled_at: Option<Instant>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -40,7 +44,7 @@ struct Kept {
 impl Channels {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (by_set, by_topic, tips) = (HashMap::new(), HashMap::new(), BTreeMap::new());
-        Self { by_set, by_topic, tips, following: None, bytes: 0, bytes_max }
+        Self { by_set, by_topic, tips, following: None, settled_at: None, bytes: 0, bytes_max }
     }
 
     /// The set's channel; a new one begins where the tail stands.
@@ -54,7 +58,7 @@ impl Channels {
             return Err(SubscribeError::TooManyChannels(CHANNELS_MAX));
         }
         let of_set = self.tips.values().filter(|opened| set.topics().contains(&opened.partition.topic));
-        let channel = Arc::new(Channel::new(set.clone(), of_set.cloned()));
+        let channel = Arc::new(Channel::new(set.clone(), of_set.cloned(), self.settled_at));
         for topic in set.topics() {
             self.by_topic.entry(topic.clone()).or_default().push(channel.clone());
         }
@@ -66,6 +70,7 @@ impl Channels {
     pub(super) fn follow(&mut self, following: Arc<Following>) {
         self.tips.retain(|partition, _| following.has(&partition.topic));
         self.following = Some(following.clone());
+        self.settled_at = Some(Instant::now() + SETTLING);
         self.close_the_gone();
         for set in following.sets() {
             // A channel that is kept always is not one too many.

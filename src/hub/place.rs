@@ -37,6 +37,9 @@ enum Start {
 
 /// The place as far as memory alone can tell: the common case of readers that return within the ring, and of live ones.
 pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Option<Bookmark> {
+    if channel.may_lack_a_topic() {
+        return None;
+    }
     match from {
         // The log's own end, asked for when it is back, would leave out what came between: a reader that is here already
         // has a right to it.

@@ -327,3 +327,21 @@ async fn a_set_that_nobody_reads_any_more_makes_room_for_another() {
     drop(read);
     assert!((1024..4096).all(|number| channels.get_or_open(&set(number), false).is_ok()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_the_streams_have_just_got_starts_where_the_log_says() {
+    let host = host();
+    host.log.put(&host.a, 0, 2_000_000, Some("{}"));
+    let opened = vec![host.log.opened(&host.a, Offset(0))];
+    let records = host.log.records(&host.a, Offset(0)..Offset(11));
+    host.feed(TailBatch { opened, records, caught_up: true }).await;
+    let alone =
+        |at: usize| StreamSet::new(vec![host.set.streams()[at].clone()], vec![host.set.topics()[at].clone()], vec![]);
+    let following = super::following::Following::of(vec![alone(0), alone(1)]);
+    host.hub.shared.channels.lock().follow(Arc::new(following));
+    // The tail has not opened `b.t` yet, and will open it at its first record.
+    let id = r#"[{"topic":"a.t","partition":0,"offset":11,"timestamp":2000000}]"#;
+    assert_eq!(host.by_id(id).await, (11, 1, None), "more than a minute after the record of b.t");
+    let live = host.subscribe(From::Live).await.expect("a place");
+    assert_eq!(host.places(&live), (11, 1, None));
+}

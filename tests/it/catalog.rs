@@ -1,5 +1,6 @@
 //! The catalogue from an address: what is loaded, what is not believed, and what a change does to producers and readers.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,10 +9,11 @@ use sluice::fetch::Fetcher;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+use crate::engine::{Engine, on_both_engines};
 use crate::raw::{Event, Stream};
 use crate::server::{Options, Server, sluice};
 use crate::stream_configs::{Api, Fault, many, name};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, unique};
 
 async fn open(url: &str, refresh_ms: u64) -> (Live, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -215,17 +217,22 @@ async fn with_neither_the_api_nor_a_copy_the_start_fails_and_names_the_address()
     assert!(said.contains("internal_api_error"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_stream_that_is_added_takes_events_and_has_readers_at_once() {
-    let api = Api::start(many(1)).await;
-    let server = Server::start(options(&api, "20ms")).await;
-    api.set(many(2));
-    let known = eventually(PATIENCE, async || server.post(&event(&name(1), 0).to_string()).await.status() == 201).await;
+/// A stream of these topics.
+fn stream(topics: &[&str]) -> Value {
+    json!({"topics": topics, "schema_title": "test/event"})
+}
+
+async fn a_stream_that_is_added_takes_events_and_has_readers_at_once(engine: Engine) {
+    let [old, new] = ["old", "new"].map(unique);
+    let api = Api::start(json!({"old": stream(&[&old])})).await;
+    let server = Server::start(engine.options(options(&api, "20ms"), &[&old, &new]).await).await;
+    api.set(json!({"old": stream(&[&old]), "new": stream(&[&new])}));
+    let known = eventually(PATIENCE, async || server.post(&event("new", 0).to_string()).await.status() == 201).await;
     assert!(known, "{}", server.stderr());
-    let mut all = server.stream(&format!("/v2/stream/{}?since=0", name(1)), "").await;
+    let mut all = server.stream("/v2/stream/new?since=0", "").await;
     assert_eq!(number(&all.event().await), 0);
-    let mut live = server.stream(&format!("/v2/stream/{}", name(1)), "").await;
-    server.put(&event(&name(1), 1)).await;
+    let mut live = server.stream("/v2/stream/new", "").await;
+    server.put(&event("new", 1)).await;
     assert_eq!(number(&live.event_where(|event| number(event) == 1).await), 1);
     assert_eq!(number(&all.event().await), 1);
 }
@@ -249,38 +256,58 @@ async fn until_ended(stream: &mut Stream, mut last: Event) -> (Vec<usize>, Event
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn readers_of_a_stream_with_other_topics_are_ended_and_resume_without_loss() {
-    let api = Api::start(json!({"s": {"topics": ["one"], "schema_title": "test/event"}, "quiet": {}})).await;
-    let server = Server::start(options(&api, "20ms")).await;
+/// Posts events of `s`, one after the other, until it is told to stop; brings the number of the last.
+async fn post_until(server: &Server, ended: &Cell<bool>) -> usize {
+    let mut raw = server.connect().await;
+    let mut posted = 0;
+    while !ended.get() {
+        posted += 1;
+        let answer = raw.post(&event("s", posted).to_string()).await;
+        assert_eq!(answer.status(), 201, "{answer:?}");
+    }
+    posted
+}
+
+async fn readers_of_a_stream_with_other_topics_are_ended_and_resume_without_loss(engine: Engine) {
+    let [one, two, three] = ["one", "two", "three"].map(unique);
+    let quiet = stream(&[&three]);
+    let api = Api::start(json!({"s": stream(&[&one]), "quiet": quiet})).await;
+    let server = Server::start(engine.options(options(&api, "20ms"), &[&one, &two, &three]).await).await;
     let mut reader = server.stream("/v2/stream/s", "").await;
     let mut both = server.stream("/v2/stream/s,quiet", "").await;
-    let mut quiet = server.stream("/v2/stream/quiet", "").await;
+    let mut alone = server.stream("/v2/stream/quiet", "").await;
     server.put(&event("s", 0)).await;
-    let first = reader.event().await;
-    api.set(json!({"s": {"topics": ["two", "one"], "schema_title": "test/event"}, "quiet": {}}));
-    let mut posted = 1;
-    let mut raw = server.connect().await;
-    // Until the new topic takes them: some of these come before the change and some after it.
-    while posted < 40 {
-        assert_eq!(raw.post(&event("s", posted).to_string()).await.status(), 201);
-        posted += 1;
-    }
-    let (mut numbers, last) = until_ended(&mut reader, first).await;
+    let (first, first_of_both) = (reader.event().await, both.event().await);
+
+    // The new topic takes what comes from now on: some of it before the readers are ended, some after it.
+    let other = stream(&[&two, &one]);
+    api.set(json!({"s": other, "quiet": quiet}));
+    let ended = Cell::new(false);
+    let read = async {
+        let read = until_ended(&mut reader, first).await;
+        ended.set(true);
+        read
+    };
+    let ((mut numbers, last), posted) = tokio::join!(read, post_until(&server, &ended));
     let mut resumed = server.stream("/v2/stream/s", &format!("Last-Event-ID: {}\r\n", last.id)).await;
-    server.put(&event("s", posted)).await;
+    server.put(&event("s", posted + 1)).await;
     let mut id = last.id;
-    while numbers.last() != Some(&posted) {
+    while numbers.len() <= posted {
         let event = resumed.event().await;
         numbers.push(number(&event));
         id = event.id;
     }
     numbers.sort_unstable();
-    assert_eq!(numbers, (1..=posted).collect::<Vec<_>>());
-    assert!(id.contains(r#""topic":"one""#) && id.contains(r#""topic":"two""#), "{id}");
-    let first = both.event().await;
-    until_ended(&mut both, first).await;
-    api.set(json!({"s": {"topics": ["two", "one"], "schema_title": "test/event"}}));
-    assert_eq!(String::from_utf8_lossy(&quiet.raw.chunk().await).split(' ').next(), Some("retry:"));
+    assert_eq!(numbers, (1..=posted + 1).collect::<Vec<_>>());
+    assert!(id.contains(&one) && id.contains(&two), "{id}");
+
+    until_ended(&mut both, first_of_both).await;
+    api.set(json!({"s": other}));
+    assert!(alone.raw.rest().await.ends_with(b"\n\r\n0\r\n\r\n"), "a stream that is gone has no readers");
     assert_eq!(server.get("/v2/stream/quiet").await.status(), 404);
 }
+
+on_both_engines!(
+    a_stream_that_is_added_takes_events_and_has_readers_at_once,
+    readers_of_a_stream_with_other_topics_are_ended_and_resume_without_loss,
+);

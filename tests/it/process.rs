@@ -222,6 +222,24 @@ async fn wrong_usage_and_a_wrong_catalogue_are_exit_code_2() {
 }
 
 #[tokio::test]
+async fn a_check_reads_a_catalogue_file_and_asks_no_address() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("streams.yaml"), "a: {topics: 5}\n").expect("a file");
+    let file = format!("[catalog]\nsource = '{}'\n", path("streams.yaml").display());
+    let address = format!("[catalog]\nsource = 'http://{}/'\n", free_address());
+    for (config, code, word) in [(file, 2, "a: topics"), (address, 0, "it was not asked")] {
+        std::fs::write(path("sluice.toml"), config).expect("a file");
+        let mut check = sluice();
+        check.args(["config", "check"]).arg(path("sluice.toml"));
+        let output = run(check).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let both = format!("{}{}", String::from_utf8_lossy(&output.stdout), said(&output));
+        assert!(both.contains(word), "{word} in {both}");
+    }
+}
+
+#[tokio::test]
 async fn what_holds_is_shown_without_secrets() {
     let mut show = sluice();
     show.args(["config", "show", "--listen", "127.0.0.1:1"]);

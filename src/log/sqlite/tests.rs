@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::log::TailBatch;
+use crate::log::{Opened, TailBatch};
 
 const MIB: usize = 1 << 20;
 /// The answer of a disk that has room.
@@ -444,4 +444,22 @@ async fn topics_that_are_asked_for_are_there_from_the_start_and_keep_their_recor
     let log = SqliteLog::open_with(folder.path(), no_limits(), &topics).expect("the same log");
     let ends = log.ends(&topics).await.expect("ends");
     assert_eq!(ends.iter().map(|ends| ends.next.0).collect::<Vec<_>>(), [1, 0]);
+}
+
+#[tokio::test]
+async fn topics_that_are_made_later_stand_there_before_their_first_record() {
+    let bench = Bench::new(no_limits());
+    bench.append("a", b"1").await.expect("an offset");
+    let topics = [Topic::new("a"), Topic::new("b")];
+    let mut tail = bench.log.tail(topics.to_vec(), 0).await;
+    assert_eq!(next(&mut *tail).await.opened.len(), 1);
+
+    bench.log.prepare(&topics).await.expect("they are made");
+
+    let opened = next(&mut *tail).await.opened;
+    let expected = Opened { partition: Partition::new(&topics[1], PARTITION), next: Offset(0), before: None };
+    assert_eq!(opened, [expected]);
+    assert_eq!(bench.log.ends(&topics).await.expect("the log is asked").len(), 2);
+    assert_eq!(bench.append("b", b"1").await, Ok(Offset(0)));
+    assert_eq!(bench.values("a").await, ["1"], "what was there is kept");
 }
