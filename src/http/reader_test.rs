@@ -14,6 +14,9 @@ use crate::shutdown::Stage;
 
 const EVENT: &str = r#"{"meta":{"stream":"a"},"x":1}"#;
 
+/// Of paused time: longer than anything that a stream waits for.
+const LONG: Duration = Duration::from_secs(3_600);
+
 struct Stream {
     client: TcpStream,
     reader: JoinHandle<()>,
@@ -44,7 +47,8 @@ impl Stream {
 
     async fn rest(&mut self) -> String {
         let mut rest = String::new();
-        self.client.read_to_string(&mut rest).await.expect("UTF-8");
+        let read = tokio::time::timeout(LONG, self.client.read_to_string(&mut rest)).await;
+        read.expect("the stream ends").expect("UTF-8");
         rest
     }
 }
