@@ -79,6 +79,8 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     pub log: String,
     pub streams: usize,
+    /// Whether anybody may post.
+    pub takes_in: bool,
     pub intake: Arc<Intake>,
     hub: Hub,
     store: Arc<dyn Log>,
@@ -102,6 +104,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let guard = guard(&config.intake, address)?;
+    let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
     let admin_listener = bind_admin(config.admin.listen.as_deref())?;
     let render = install_metrics(engine)?;
     count_panics();
@@ -139,6 +142,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         admin: operators.as_ref().map(|(address, _)| *address),
         log: log.describe(),
         streams: catalog.streams().count(),
+        takes_in,
         intake,
         hub,
         store: log,
@@ -178,7 +182,7 @@ impl Running {
         tracing::info!(streams = self.hub.registry().open(), "stopping");
         let reserve = (self.deadline / 5).min(CLOSE_RESERVE_MOST);
         tokio::select! {
-            () = drain(&self.public, &self.hub, &self.shutdown) => {}
+            () = drain(&self.public, &self.hub, &self.intake, &self.shutdown) => {}
             () = tokio::time::sleep_until(over_at - reserve) => {
                 tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
             }
@@ -196,13 +200,15 @@ impl Running {
 }
 
 /// Readers first, and only then the server: their tasks live on its workers, and would be cut together with them.
-async fn drain(public: &ServerHandle, hub: &Hub, shutdown: &Shutdown) {
+async fn drain(public: &ServerHandle, hub: &Hub, intake: &Intake, shutdown: &Shutdown) {
     public.pause().await;
     shutdown.advance(Stage::EndStreams);
     while hub.registry().open() > 0 {
         tokio::time::sleep(STOP_POLL).await;
     }
     public.stop(true).await;
+    // Hasty events were answered before they were judged, and reports are nobody's request.
+    intake.drained().await;
 }
 
 impl Signals {

@@ -48,9 +48,10 @@ fn greet(running: &Running) {
     let address = running.address;
     say(&format!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log));
     say(&format!("  read:  curl -N http://{address}/v2/stream/recentchange"));
-    say(&format!(
+    let write = format!(
         "  write: curl -H 'Content-Type: application/json' -d '{{\"$schema\":\"/test/event/1.0.0\",\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
-    ));
+    );
+    say(if running.takes_in { &write } else { "  write: closed here (see intake.auth and http.serve)" });
     if let Some(admin) = running.admin {
         say(&format!("sluice admin on http://{admin}"));
     }

@@ -64,7 +64,7 @@ struct Shared {
     engine: Handle,
     /// Bytes that wait for the log's answer, and how many may.
     in_flight: Arc<Semaphore>,
-    permits: usize,
+    permits: u32,
 }
 
 /// The place among the events in flight. Given back when dropped, however the request ended.
@@ -106,9 +106,8 @@ enum Stopped<'a> {
 
 impl Intake {
     pub fn new(options: Options, catalog: Live, schemas: Arc<Schemas>, log: Arc<dyn Log>, engine: Handle) -> Self {
-        let permits = usize::try_from(options.in_flight_bytes_max()).unwrap_or(usize::MAX) / PERMIT_BYTES;
-        let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
-        let in_flight = Arc::new(Semaphore::new(permits));
+        let permits = u32::try_from(options.in_flight_bytes_max() / PERMIT_BYTES as u64).unwrap_or(u32::MAX).max(1);
+        let in_flight = Arc::new(Semaphore::new(permits as usize));
         Self { shared: Arc::new(Shared { options, catalog, schemas, log, engine, in_flight, permits }) }
     }
 
@@ -134,13 +133,18 @@ impl Intake {
         }
         Ok(taken.await)
     }
+
+    /// Until nothing is in flight: no hasty event, no report. For a stop: nothing is let in meanwhile.
+    pub async fn drained(&self) {
+        // Never closed, so it can only be waited for.
+        let _ = self.shared.in_flight.acquire_many(self.shared.permits).await;
+    }
 }
 
 impl Shared {
     fn enter(&self, bytes: usize) -> Result<InFlight, BodyError> {
         // A body larger than the whole bound gets in when it is alone, rather than never.
-        let permits = bytes.div_ceil(PERMIT_BYTES).min(self.permits);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).min(self.permits);
         self.in_flight.clone().try_acquire_many_owned(permits).map_err(|_| BodyError::Overloaded)
     }
 

@@ -99,7 +99,7 @@ impl World {
         let shared = &self.intake.shared;
         let mut look = tokio::time::interval(Duration::from_millis(5));
         let idle = async {
-            while shared.in_flight.available_permits() < shared.permits {
+            while shared.in_flight.available_permits() < shared.permits as usize {
                 look.tick().await;
             }
         };

@@ -5,7 +5,7 @@
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
-//!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `codings`
+//!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `auth` who may, `codings`
 //!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
 //!   an answer,
 //!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing
@@ -17,6 +17,7 @@
 mod support;
 
 mod asked;
+mod auth;
 mod browsers;
 mod catalog;
 mod codings;
