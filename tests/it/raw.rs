@@ -219,14 +219,18 @@ impl Stream {
 
     /// The next event. Comments and heartbeats may stand before it, each in a chunk of its own.
     pub async fn event(&mut self) -> Event {
-        loop {
-            let chunk = self.raw.chunk().await;
-            assert!(!chunk.is_empty(), "the stream ended");
-            let text = String::from_utf8(chunk).expect("UTF-8");
-            if !text.starts_with(':') {
-                return Event::parse(&text);
+        let next = async {
+            loop {
+                let chunk = self.raw.chunk().await;
+                assert!(!chunk.is_empty(), "the stream ended");
+                let text = String::from_utf8(chunk).expect("UTF-8");
+                if !text.starts_with(':') {
+                    return Event::parse(&text);
+                }
             }
-        }
+        };
+        // Heartbeats alone would keep it waiting.
+        within("an event", next).await
     }
 }
 
