@@ -9,8 +9,8 @@ ENV CARGO_INCREMENTAL=0 CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_STRI
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/
 COPY tests/support/build.rs tests/support/
-RUN mkdir -p src loadtest/src \
- && echo 'fn main() {}' | tee src/main.rs >loadtest/src/main.rs \
+RUN mkdir -p src loadtest/src loadtest/benches \
+ && echo 'fn main() {}' | tee src/main.rs loadtest/src/main.rs >loadtest/benches/intake.rs \
  && touch src/lib.rs \
  && cargo build --release --locked --features tls,sasl,zstd
 
