@@ -159,7 +159,7 @@ impl Shared {
         let mut turn = Turn::default();
         for (index, event) in events.iter().enumerate() {
             turn.take(event.len()).await;
-            match self.judge(&request, &stamps, &at_hand, index, event) {
+            match self.judge_in_time(due, &request, &stamps, &at_hand, index, event) {
                 Err(Stopped::Waits { stream, uri }) => waiting.push((index, stream, uri)),
                 decided => batch.put(index, decided),
             }
@@ -169,7 +169,7 @@ impl Shared {
             known = self.wait_for(&waiting, due - self.options.deadline / WAIT_SHARE).await;
             for (index, ..) in waiting {
                 turn.take(events[index].len()).await;
-                batch.put(index, self.judge(&request, &stamps, &known, index, &events[index]));
+                batch.put(index, self.judge_in_time(due, &request, &stamps, &known, index, &events[index]));
             }
         }
         if request.mode != Mode::DryRun {
@@ -180,6 +180,23 @@ impl Shared {
             }
         }
         batch.finish()
+    }
+
+    /// The producer is answered by then, whatever its events cost.
+    fn judge_in_time<'a>(
+        &self,
+        due: Instant,
+        request: &Request,
+        stamps: &Stamps<'_>,
+        known: &'a Known,
+        index: usize,
+        event: &Bytes,
+    ) -> Result<Judged<'a>, Stopped<'a>> {
+        if Instant::now() < due {
+            return self.judge(request, stamps, known, index, event);
+        }
+        let reason = Reason::new(Code::NotWritten, "no time was left to judge the event");
+        Err(Stopped::Refused { stream: None, refusal: reason.of(index, event.clone()) })
     }
 
     /// One event becomes a record, or is refused, or must wait.

@@ -24,6 +24,7 @@ pub struct Schema {
     validator: Validator,
     tree: Tree,
     plan: Plan,
+    has_references: bool,
 }
 
 /// The schemas that one refers to, by absolute URI. Everything else is not to be had: nothing is ever fetched from here.
@@ -66,7 +67,8 @@ impl Schema {
         let validator = options.build(&value).map_err(|fault| invalid(&fault))?;
         let title = value.get("title").and_then(Value::as_str).map(str::to_owned);
         let plan = defaults::plan(&tree);
-        Ok(Self { title, validator, tree, plan })
+        let has_references = tree.has_references();
+        Ok(Self { title, validator, tree, plan, has_references })
     }
 
     pub fn title(&self) -> Option<&str> {
@@ -108,6 +110,14 @@ impl Schema {
 
     /// Everything that is wrong, in a stable order, up to a limit. Empty: the event is valid.
     pub fn violations(&self, event: &Value) -> Vec<Violation> {
+        if self.has_references {
+            // The crate has no bound on its steps, nor on what it remembers of them.
+            match judge::verdict(&self.tree, event) {
+                Some(true) => {}
+                Some(false) => return or_too_complex(judge::violations(&self.tree, event)),
+                None => return or_too_complex(Vec::new()),
+            }
+        }
         if self.validator.is_valid(event) {
             return Vec::new();
         }
@@ -119,5 +129,45 @@ impl Schema {
     #[cfg(test)]
     pub(super) fn parts(&self) -> (&Validator, &Tree) {
         (&self.validator, &self.tree)
+    }
+}
+
+/// What is wrong with an event that is refused because it cannot be judged in bounded time.
+fn or_too_complex(told: Vec<Violation>) -> Vec<Violation> {
+    if !told.is_empty() {
+        return told;
+    }
+    let message = "is too deep to be judged by a schema whose references branch".to_owned();
+    vec![Violation::new("$ref", "", "#/$ref".into(), serde_json::json!({}), message)]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::schema;
+
+    #[test]
+    fn an_event_that_would_take_for_ever_is_refused_in_bounded_steps() {
+        let branch = |name: &str| json!({ "type": "object", "properties": { "n": { "$ref": "#/definitions/n" }, name: { "type": "number" } } });
+        let branching = schema(json!({
+            "properties": { "x": { "$ref": "#/definitions/n" } },
+            "definitions": { "n": { "anyOf": [branch("a"), branch("b")] } },
+        }));
+        let nested =
+            |depth: usize| json!({ "x": (0..depth).fold(json!("end"), |inner, _| json!({ "n": inner, "a": 1 })) });
+        let few = branching.violations(&nested(3));
+        assert!(few.iter().any(|violation| violation.keyword == "anyOf"), "{} violations", few.len());
+        let many = branching.violations(&nested(100));
+        assert!(many.len() == 1 && many[0].message.contains("too deep to be judged"), "{} violations", many.len());
+        let definitions: serde_json::Map<_, _> = (0..60)
+            .map(|at| {
+                let next = json!({ "$ref": format!("#/definitions/d{}", at + 1) });
+                (format!("d{at}"), json!({ "allOf": [next, next] }))
+            })
+            .chain([("d60".to_owned(), json!({ "type": "object" }))])
+            .collect();
+        let doubling = schema(json!({ "allOf": [{ "$ref": "#/definitions/d0" }], "definitions": definitions }));
+        assert_eq!(doubling.violations(&json!({})).len(), 1);
     }
 }

@@ -13,7 +13,7 @@ use super::violation::{Violation, clipped, limits, named, number, unnamed};
 /// Violations told of one event.
 pub(super) const VIOLATIONS_MAX: usize = 100;
 /// Rules judged for one event. Past it the rest counts as right.
-const STEPS_MAX: usize = 1_000_000;
+const STEPS_MAX: usize = 300_000;
 /// Schemas within schemas, those of recursive references included.
 const DEPTH_MAX: usize = 400;
 
@@ -29,6 +29,14 @@ pub(super) fn is_valid(tree: &Tree, node: NodeId, value: &Value) -> bool {
     let mut judge = Judge::new(tree);
     judge.quiet = 1;
     judge.judge(node, value, &mut String::new())
+}
+
+/// Whether an event is valid. `None`: that takes more steps than any event should.
+pub(super) fn verdict(tree: &Tree, event: &Value) -> Option<bool> {
+    let mut judge = Judge::new(tree);
+    judge.quiet = 1;
+    let valid = judge.judge(tree.root(), event, &mut String::new());
+    (!judge.gave_up).then_some(valid)
 }
 
 struct Judge<'a> {

@@ -180,6 +180,12 @@ impl Tree {
         &self.nodes[id]
     }
 
+    /// Whether a part of it may be asked about one part of an event more than once. Then the time that an event takes may
+    /// double with every level of it.
+    pub(super) fn has_references(&self) -> bool {
+        self.nodes.iter().any(|node| node.rules.iter().any(|rule| matches!(rule, Rule::Reference(_))))
+    }
+
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
