@@ -55,12 +55,12 @@ impl Fetcher {
             .connect_timeout(CONNECT_AT_MOST)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
             .build();
-        client.map(Self).map_err(|e| FetchError::Unavailable(with_causes(&e)))
+        client.map(Self).map_err(|e| FetchError::Unavailable(with_causes(e)))
     }
 
     /// The body of a 200 answer.
     pub async fn get(&self, url: &str, bytes_max: usize) -> Result<Bytes, FetchError> {
-        let unavailable = |error: reqwest::Error| FetchError::Unavailable(with_causes(&error));
+        let unavailable = |error: reqwest::Error| FetchError::Unavailable(with_causes(error));
         let mut answer = self.0.get(url).send().await.map_err(unavailable)?;
         match answer.status() {
             StatusCode::OK => {}
@@ -86,9 +86,10 @@ pub fn client_builder() -> reqwest::ClientBuilder {
 }
 
 /// The error and what is under it, without the address: that may hold what is nobody's business.
-pub fn with_causes(error: &reqwest::Error) -> String {
+pub fn with_causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut text = String::new();
-    let mut at: Option<&dyn std::error::Error> = Some(error);
+    let mut at: Option<&dyn std::error::Error> = Some(&error);
     while let Some(cause) = at {
         text = format!("{text}{}{cause}", if text.is_empty() { "" } else { ": " });
         at = cause.source();

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 
 use super::error::BodyRefusal;
-use crate::intake::BodyError;
+use crate::intake::{BodyError, Nesting};
 
 const CONTENT_TYPES: [&str; 3] = ["application/json", "text/plain", "application/reports+json"];
 const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
@@ -26,8 +26,6 @@ const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 pub(super) const CODINGS: &str = "gzip, deflate, br, zstd";
 /// Codings of one body, one over the other. A body with more is refused (415).
 const CODINGS_MAX: usize = 2;
-/// A body that takes longer is refused, whatever has come of it.
-const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// What is read of a refused body, and for how long, before the refusal is sent. Twice what actix reads ahead.
 const DISCARD_BYTES_MAX: u64 = 256 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
@@ -46,10 +44,19 @@ pub(super) struct Room {
     blocks: usize,
 }
 
+/// What a body may have. A body that takes longer is refused, whatever has come of it: whoever sends it is answered in time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes: u64,
+    pub(super) depth: usize,
+    pub(super) time: Duration,
+}
+
 /// A body on its way.
 struct Body<'a> {
     bytes: BytesMut,
     bytes_max: u64,
+    nesting: Nesting,
     room: &'a Room,
     /// Given back when the body is whole, and the intake counts it, or when it is refused.
     taken: Option<OwnedSemaphorePermit>,
@@ -71,7 +78,7 @@ type Reader<'a> = Box<dyn AsyncBufRead + Unpin + 'a>;
 pub(super) async fn take<S>(
     headers: &HeaderMap,
     payload: &mut S,
-    bytes_max: u64,
+    limits: Limits,
     room: &Room,
 ) -> Result<Bytes, BodyRefusal>
 where
@@ -79,17 +86,19 @@ where
 {
     check_type(headers)?;
     let codings = codings(headers)?;
+    let bytes_max = limits.bytes;
     if declared(headers).is_some_and(|declared| declared > bytes_max) {
         return Err(BodyRefusal::TooLarge(bytes_max));
     }
-    let mut body = Body { bytes: BytesMut::new(), bytes_max, room, taken: None };
+    let nesting = Nesting::new(limits.depth);
+    let mut body = Body { bytes: BytesMut::new(), bytes_max, nesting, room, taken: None };
     let reading = async {
         match codings.as_slice() {
             [] => body.read(payload).await,
             codings => body.inflate(payload, codings).await,
         }
     };
-    timeout(BODY_TIME_MAX, reading).await.map_err(|_| BodyRefusal::TooSlow(BODY_TIME_MAX))??;
+    timeout(limits.time, reading).await.map_err(|_| BodyRefusal::TooSlow(limits.time))??;
     Ok(body.bytes.freeze())
 }
 
@@ -203,6 +212,7 @@ impl Body<'_> {
         if bytes as u64 > self.bytes_max {
             return Err(BodyRefusal::TooLarge(self.bytes_max));
         }
+        self.nesting.take(piece)?;
         self.take_room(bytes / ROOM_BLOCK_BYTES)?;
         self.bytes.extend_from_slice(piece);
         Ok(())
@@ -307,6 +317,7 @@ mod tests {
 
     const JSON: &[u8] = br#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"test test test"}"#;
     const LIMIT: u64 = 100_000;
+    const LIMITS: Limits = Limits { bytes: LIMIT, depth: 128, time: Duration::from_secs(9) };
 
     /// All that an encoder makes of this.
     macro_rules! encoded {
@@ -340,7 +351,7 @@ mod tests {
     async fn taken(coding: &str, body: &[u8], piece: usize) -> Result<Bytes, BodyRefusal> {
         let headers = headers(&[("content-type", "application/json"), ("content-encoding", coding)]);
         let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        take(&headers, &mut stream::iter(pieces), LIMIT, &Room::new(0)).await
+        take(&headers, &mut stream::iter(pieces), LIMITS, &Room::new(0)).await
     }
 
     fn form(content_type: &str) -> Result<(), BodyRefusal> {
@@ -466,14 +477,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_end_is_refused_after_a_minute() {
+    async fn a_body_that_does_not_end_is_refused_in_time() {
         let started = tokio::time::Instant::now();
         for coding in ["identity", "gzip"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
             let mut body = stream::iter([Ok(Bytes::from_static(b"\x1f\x8b"))]).chain(stream::pending());
-            assert_eq!(take(&headers, &mut body, LIMIT, &Room::new(0)).await, Err(BodyRefusal::TooSlow(BODY_TIME_MAX)));
+            assert_eq!(take(&headers, &mut body, LIMITS, &Room::new(0)).await, Err(BodyRefusal::TooSlow(LIMITS.time)));
         }
-        assert_eq!(started.elapsed(), BODY_TIME_MAX * 2);
+        assert_eq!(started.elapsed(), LIMITS.time * 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_nested_too_deep_is_refused_before_it_ends() {
+        let headers = headers(&[("content-type", "text/plain")]);
+        for piece in [&[b'['; 200][..], br#" {"a":"\"[","b":[[[["#] {
+            let pieces = stream::repeat_with(|| Ok(Bytes::copy_from_slice(piece))).take(200);
+            let mut body = pieces.chain(stream::pending());
+            let refused = take(&headers, &mut body, LIMITS, &Room::new(0)).await;
+            assert_eq!(refused, Err(BodyRefusal::Body(BodyError::TooDeep(128))));
+        }
     }
 
     #[tokio::test]
@@ -481,7 +503,7 @@ mod tests {
         for coding in ["identity", "gzip", "zstd"] {
             let headers = headers(&[("content-type", "text/plain"), ("content-encoding", coding)]);
             let mut broken = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
-            assert_eq!(take(&headers, &mut broken, LIMIT, &Room::new(0)).await, Err(BodyRefusal::Cut), "{coding}");
+            assert_eq!(take(&headers, &mut broken, LIMITS, &Room::new(0)).await, Err(BodyRefusal::Cut), "{coding}");
         }
     }
 
@@ -492,10 +514,15 @@ mod tests {
             let body = Bytes::from(vec![b' '; blocks * ROOM_BLOCK_BYTES]);
             let headers = headers(&[("content-type", "text/plain")]);
             let room = room.clone();
-            async move { take(&headers, &mut stream::iter([Ok(body)]), 1 << 30, &room).await.map(|body| body.len()) }
+            async move {
+                take(&headers, &mut stream::iter([Ok(body)]), Limits { bytes: 1 << 30, ..LIMITS }, &room)
+                    .await
+                    .map(|body| body.len())
+            }
         };
         let overloaded = Err(BodyRefusal::Body(BodyError::Overloaded));
-        let mut other = Body { bytes: BytesMut::new(), bytes_max: 1 << 30, room: &room, taken: None };
+        let mut other =
+            Body { bytes: BytesMut::new(), bytes_max: 1 << 30, nesting: Nesting::new(128), room: &room, taken: None };
         other.extend(&[0; ROOM_BLOCK_BYTES - 1]).expect("room");
         assert_eq!(of(100).await, Ok(100 * ROOM_BLOCK_BYTES), "alone it may be larger than the room");
         other.extend(&[0; 1]).expect("room");
@@ -527,7 +554,7 @@ mod tests {
         let headers =
             headers(&[("content-type", "text/plain"), ("content-encoding", "gzip"), ("content-length", "100001")]);
         assert_eq!(
-            take(&headers, &mut stream::pending(), LIMIT, &Room::new(0)).await,
+            take(&headers, &mut stream::pending(), LIMITS, &Room::new(0)).await,
             Err(BodyRefusal::TooLarge(LIMIT))
         );
     }

@@ -167,7 +167,7 @@ pub(super) enum BodyRefusal {
     Query(#[from] QueryError),
     #[error("The body is larger than {0} bytes.")]
     TooLarge(u64),
-    #[error("The body did not arrive within {} seconds.", .0.as_secs())]
+    #[error("The body did not arrive within {0:?}.")]
     TooSlow(Duration),
     #[error("The body did not arrive whole.")]
     Cut,

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::Services;
 use super::body::{self, CODINGS, Room};
@@ -35,7 +36,12 @@ pub(super) async fn post(
     room: web::Data<Room>,
 ) -> HttpResponse {
     let bytes_max = services.intake.options().body_bytes_max();
-    let body = body::take(request.headers(), &mut payload, bytes_max, &room);
+    let limits = body::Limits {
+        bytes: bytes_max,
+        depth: services.intake.options().max_depth,
+        time: services.intake.options().log_deadline(),
+    };
+    let body = body::take(request.headers(), &mut payload, limits, &room);
     let answer = panics::caught(&request, handle(&request, &services, body)).await;
     // Where the body was read whole there is nothing left, and this costs nothing.
     if !answer.status().is_success() {
@@ -84,11 +90,12 @@ async fn accept(
     grant: Grant,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> Result<(Mode, Vec<Outcome>), BodyRefusal> {
+    let began = Instant::now();
     let Query { mode, stream, schema_uri } = Query::parse(request.query_string())?;
     let body = body.await?;
     let headers = wanted_headers(request, &services.catalog.now());
     let client = client_ip::of_producer(request);
-    let asked = intake::Request { body, mode, stream, schema_uri, headers, client, grant };
+    let asked = intake::Request { began, body, mode, stream, schema_uri, headers, client, grant };
     let outcomes = services.intake.accept(asked).await?;
     Ok((mode, outcomes))
 }

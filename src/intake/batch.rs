@@ -10,10 +10,15 @@ use crate::model::{NewRecord, Timestamp};
 
 /// The label of events whose stream is not in the catalogue, or was not asked for.
 const NO_STREAM: &str = "-";
+/// Violations that one answer tells in full. Past it an event's first one stands for all of its.
+const VIOLATIONS_TOLD_MAX: usize = 2_000;
 
 pub(super) struct Batch<'a> {
     mode: Mode,
-    outcomes: Vec<Outcome>,
+    /// None: not yet decided.
+    outcomes: Vec<Option<Outcome>>,
+    /// Violations that the answer tells so far.
+    told: usize,
     /// One for each record, and the record until the log has it.
     waiting: Vec<(Waiting<'a>, NewRecord)>,
     appended: Vec<Waiting<'a>>,
@@ -36,14 +41,16 @@ struct Counted<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) fn of(mode: Mode, events: usize) -> Self {
-        let outcomes = vec![Outcome::Accepted; events];
-        Self { mode, outcomes, waiting: Vec::new(), appended: Vec::new(), counted: Vec::new() }
+        let outcomes = vec![None; events];
+        Self { mode, outcomes, told: 0, waiting: Vec::new(), appended: Vec::new(), counted: Vec::new() }
     }
 
     pub(super) fn put(&mut self, index: usize, judged: Result<Judged<'a>, Stopped<'a>>) {
         match judged {
             Ok(Judged { stream, record }) => {
-                let event = record.value.clone().unwrap_or_default();
+                // A hasty event comes back to nobody, and there may be many in flight.
+                let kept = record.value.clone().filter(|_| self.mode != Mode::Hasty);
+                let event = kept.unwrap_or_default();
                 self.waiting.push((Waiting { index, event, stream }, record));
             }
             Err(Stopped::Refused { stream, refusal }) => self.refuse(stream.unwrap_or(NO_STREAM), refusal),
@@ -65,7 +72,7 @@ impl<'a> Batch<'a> {
         for (Waiting { index, event, stream }, answer) in std::mem::take(&mut self.appended).into_iter().zip(answers) {
             let (code, message) = match answer {
                 Ok(_) => {
-                    self.count(stream, None);
+                    self.accept(stream, index);
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
@@ -79,17 +86,33 @@ impl<'a> Batch<'a> {
     /// The events that their schemas refused.
     pub(super) fn invalid(&self) -> impl Iterator<Item = &Refusal> {
         self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Refused(refusal) if refusal.code.kind() == Kind::Invalid => Some(refusal),
+            Some(Outcome::Refused(refusal)) if refusal.code.kind() == Kind::Invalid => Some(refusal),
             _ => None,
         })
     }
 
+    /// What was judged well counts as accepted, although nothing was appended.
+    pub(super) fn end_dry_run(&mut self) {
+        for (Waiting { index, stream, .. }, _) in std::mem::take(&mut self.waiting) {
+            self.accept(stream, index);
+        }
+    }
+
     /// Counts, and says what became of each event.
-    pub(super) fn finish(self) -> Vec<Outcome> {
+    pub(super) fn finish(mut self, events: &[Bytes]) -> Vec<Outcome> {
+        // Nothing is accepted for want of a decision.
+        for index in 0..self.outcomes.len() {
+            if self.outcomes[index].is_none() {
+                let event = events.get(index).cloned().unwrap_or_default();
+                let (code, message) = (Code::Unknown, "what became of the event is not known".to_owned());
+                self.refuse(NO_STREAM, Refusal { index, code, message, violations: Vec::new(), event });
+            }
+        }
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter().flatten().collect();
         let mode = match self.mode {
             Mode::Guaranteed => "guaranteed",
             Mode::Hasty => "hasty",
-            Mode::DryRun => return self.outcomes,
+            Mode::DryRun => return outcomes,
         };
         for Counted { stream, code, events } in self.counted {
             let stream = stream.to_owned();
@@ -105,13 +128,25 @@ impl<'a> Batch<'a> {
             }
             .increment(events);
         }
-        self.outcomes
+        outcomes
     }
 
-    fn refuse(&mut self, stream: &'a str, refusal: Refusal) {
+    fn accept(&mut self, stream: &'a str, index: usize) {
+        self.count(stream, None);
+        self.outcomes[index] = Some(Outcome::Accepted);
+    }
+
+    fn refuse(&mut self, stream: &'a str, mut refusal: Refusal) {
         self.count(stream, Some(refusal.code));
+        if self.told > VIOLATIONS_TOLD_MAX {
+            refusal.violations.truncate(1);
+            if !refusal.violations.is_empty() {
+                refusal.message = crate::schema::errors_text(&refusal.violations);
+            }
+        }
+        self.told += refusal.violations.len();
         let index = refusal.index;
-        self.outcomes[index] = Outcome::Refused(refusal);
+        self.outcomes[index] = Some(Outcome::Refused(refusal));
     }
 
     fn count(&mut self, stream: &'a str, code: Option<Code>) {

@@ -32,15 +32,14 @@ pub enum BodyError {
 /// The events of a body, which may be nested this deep each: its elements if it is an array, else itself.
 pub(super) fn split(body: &Bytes, depth_max: usize) -> Result<Vec<Bytes>, BodyError> {
     let text = std::str::from_utf8(body).map_err(|e| BodyError::NotUtf8 { at: e.valid_up_to() })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
-    if text.is_empty() {
-        return Err(BodyError::Empty);
-    }
-    if depth(text) > depth_max + usize::from(text.starts_with('[')) {
-        return Err(BodyError::TooDeep(depth_max));
-    }
+    // Not without the white space in front: line and column are those of what was sent.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // Before the text is parsed, so that the parser is not asked to go there.
+    Nesting::new(depth_max).take(text.as_bytes())?;
+    let first = text.bytes().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
-    let events: Vec<&RawValue> = match text.as_bytes().first() {
+    let events: Vec<&RawValue> = match first {
+        None => return Err(BodyError::Empty),
         Some(b'[') => parse(text)?,
         Some(b'{') => vec![parse(text)?],
         _ => return Err(parse::<&RawValue>(text).err().unwrap_or(BodyError::NotEvents)),
@@ -48,7 +47,7 @@ pub(super) fn split(body: &Bytes, depth_max: usize) -> Result<Vec<Bytes>, BodyEr
     match events.as_slice() {
         [] => Err(BodyError::Empty),
         // EventGate's way: `[{}]` is a batch.
-        [alone] if text.starts_with('{') && json::members(alone.get()).next().is_none() => Err(BodyError::Empty),
+        [alone] if first == Some(b'{') && json::members(alone.get()).next().is_none() => Err(BodyError::Empty),
         many if many.len() > EVENTS_MAX => Err(BodyError::TooMany(EVENTS_MAX)),
         events => Ok(events.iter().map(|event| slice(event)).collect()),
     }
@@ -63,22 +62,58 @@ fn not_json(error: &serde_json::Error) -> BodyError {
     BodyError::NotJson { message, line, column }
 }
 
-/// The deepest nesting of objects and arrays. Before the text is parsed, so that the parser is not asked to go there.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut depth, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+/// How deep a text goes, whatever pieces it comes in. The array around a batch does not count.
+#[derive(Debug)]
+pub struct Nesting {
+    depth_max: usize,
+    depth: usize,
+    in_batch: bool,
+    begun: bool,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    pub fn new(depth_max: usize) -> Self {
+        Self { depth_max, depth: 0, in_batch: false, begun: false, in_string: false, escaped: false }
+    }
+
+    /// The next piece. `Err`: too deep, whatever may follow.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), BodyError> {
+        let mut rest = piece;
+        while let Some((&byte, behind)) = rest.split_first() {
+            rest = behind;
+            if self.escaped {
+                self.escaped = false;
+            } else if self.in_string {
+                match byte {
+                    b'"' => self.in_string = false,
+                    b'\\' => self.escaped = true,
+                    // Most of a body is text, of which only its end matters.
+                    _ => rest = &rest[memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len())..],
+                }
+            } else {
+                self.take_outside(byte)?;
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
+        }
+        Ok(())
+    }
+
+    fn take_outside(&mut self, byte: u8) -> Result<(), BodyError> {
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => {
+                self.in_batch |= byte == b'[' && !self.begun;
+                self.depth += 1;
+                if self.depth > self.depth_max + usize::from(self.in_batch) {
+                    return Err(BodyError::TooDeep(self.depth_max));
+                }
+            }
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            b' ' | b'\t' | b'\n' | b'\r' | 0xef | 0xbb | 0xbf => return Ok(()),
             _ => {}
         }
+        self.begun = true;
+        Ok(())
     }
-    deepest
 }

@@ -19,7 +19,7 @@ mod outcome;
 mod request;
 mod stamp;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
 use crate::schema::{LoadError, Schema, SchemaUri, Schemas, Violation};
 
-pub use self::body::BodyError;
+pub use self::body::{BodyError, Nesting};
 pub use self::options::{BYTES_MOST, Options};
 pub use self::outcome::{Code, Fault, Kind, Outcome, Refusal};
 pub use self::request::{Mode, Request};
@@ -93,7 +93,7 @@ enum UnknownStreams {
     /// Not yet asked.
     Wait,
     NotConfigured,
-    Unavailable(String),
+    Unavailable,
 }
 
 /// Why an event is not judged.
@@ -121,7 +121,7 @@ impl Intake {
     /// the deadline, whatever the log does: what it has not acknowledged by then is `unknown`. A hasty request is
     /// answered with every event accepted as soon as they have a place; a dry run appends nothing.
     pub async fn accept(&self, request: Request) -> Result<Vec<Outcome>, BodyError> {
-        let due = Instant::now() + self.shared.options.deadline;
+        let due = request.began + self.shared.options.deadline;
         let events = body::split(&request.body, self.shared.options.max_depth)?;
         let place = self.shared.enter(request.body.len() + events.len() * EVENT_OVERHEAD_BYTES)?;
         let received = events.len();
@@ -151,7 +151,8 @@ impl Shared {
     /// Events are judged with what is at hand; those that need more wait for it together, and are judged then. Only an
     /// event's bytes are kept meanwhile: what it means is several times as large.
     async fn take(self: Arc<Self>, work: Work) -> Vec<Outcome> {
-        let Work { request, events, place, due, reported } = work;
+        let Work { mut request, events, place, due, reported } = work;
+        let body = std::mem::take(&mut request.body);
         let stamps = Stamps::new(self.options.meta_dt, Timestamp::now(), &request);
         let at_hand = Known::at_hand(self.catalog.now());
         let mut batch = Batch::of(request.mode, events.len());
@@ -172,14 +173,19 @@ impl Shared {
                 batch.put(index, self.judge_in_time(due, &request, &stamps, &known, index, &events[index]));
             }
         }
-        if request.mode != Mode::DryRun {
-            let records = batch.records();
-            batch.answer(self.append(records, place, due).await);
-            if reported {
-                self.report(batch.invalid());
-            }
+        if request.mode == Mode::DryRun {
+            batch.end_dry_run();
+            return batch.finish(&events);
         }
-        batch.finish()
+        let records = batch.records();
+        // What was sent is not needed any more, and is as large as what is sent on. (An answer has its events itself.)
+        drop(body);
+        let events = if request.mode == Mode::Hasty { Vec::new() } else { events };
+        batch.answer(self.append(records, place, due).await);
+        if reported {
+            self.report(batch.invalid());
+        }
+        batch.finish(&events)
     }
 
     /// The producer is answered by then, whatever its events cost.
@@ -237,18 +243,20 @@ impl Shared {
         if !waiting.iter().all(|(_, stream, _)| is_there(&known.catalog, stream)) {
             match timeout_at(until, self.catalog.look_again()).await {
                 Ok(Ok(catalog)) => known.catalog = catalog,
-                Ok(Err(e)) => known.unknown_streams = UnknownStreams::Unavailable(e.to_string()),
-                Err(_) => known.unknown_streams = UnknownStreams::Unavailable("its source does not answer".into()),
+                // The reason is the operator's, who has it in the log: it may quote what the source answers.
+                Ok(Err(_)) | Err(_) => known.unknown_streams = UnknownStreams::Unavailable,
             }
         }
+        let mut wanted = HashSet::new();
         for (_, stream, uri) in waiting {
-            if is_there(&known.catalog, stream) && self.schema(&known, uri).is_none() {
-                known.loaded.insert(uri.clone(), Err(late(uri)));
+            if is_there(&known.catalog, stream) {
+                wanted.insert(uri);
             }
         }
-        let looks = known.loaded.keys().cloned().map(|uri| async move {
-            let found = timeout_at(until, self.schemas.load(&uri)).await;
-            (uri.clone(), found.unwrap_or_else(|_| Err(late(&uri))))
+        // Also those that are known by now: what is known may be forgotten before the events are judged.
+        let looks = wanted.into_iter().map(|uri| async move {
+            let found = timeout_at(until, self.schemas.load(uri)).await;
+            (uri.clone(), found.unwrap_or_else(|_| Err(late(uri))))
         });
         known.loaded = futures_util::future::join_all(looks).await.into_iter().collect();
         known
@@ -305,8 +313,11 @@ impl UnknownStreams {
                 let why = format!("{} is not configured.", candidate.stream);
                 Some(candidate.not_allowed(Code::StreamNotConfigured, &why))
             }
-            Self::Unavailable(why) => {
-                let text = format!("It cannot be said whether {} is configured: {why}.", candidate.stream);
+            Self::Unavailable => {
+                let stream = &candidate.stream;
+                let text = format!(
+                    "It cannot be said whether {stream} is configured: the source of the stream configuration does not answer."
+                );
                 Some(Reason::new(Code::ConfigUnavailable, text))
             }
         }

@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::auth::Grant;
 
 /// One request, its body whole and decoded.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// When it began: it is answered within [`Options::deadline`](super::Options) from then.
+    pub began: Instant,
     pub body: Bytes,
     pub mode: Mode,
     /// Where an event names no stream of its own.
@@ -37,6 +40,7 @@ impl Request {
     /// Of this process, to be acknowledged.
     pub fn of_ours(body: Bytes) -> Self {
         Self {
+            began: Instant::now(),
             body,
             mode: Mode::Guaranteed,
             stream: None,

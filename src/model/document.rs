@@ -4,6 +4,9 @@
 //! digits of large numbers, `1e400`, the order and repetition of keys. So fields are set in the value, remembered by
 //! their paths, and spliced into the text that was sent; every other byte of it stays.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -72,7 +75,7 @@ impl Document {
             true => parse(&clamped(as_text)),
             false => Err(error),
         });
-        let value = value.map_err(|error| Malformed::from(&error))?;
+        let value = value.map_err(|error| without_riddles(Malformed::from(&error)))?;
         Ok(Self { text, value, touched: Touched::Within(Vec::new()) })
     }
 
@@ -93,8 +96,8 @@ impl Document {
         })
     }
 
-    /// Sets a field; objects that are missing on the way are made. `false`: something that is no object stands in the
-    /// way, or the array has no such element, and nothing was set.
+    /// Sets a field, or the element after an array's last; objects that are missing on the way are made. `false`:
+    /// something else stands in the way, or the array has no such element, and nothing was set.
     pub fn set(&mut self, path: &[Step], value: Value) -> bool {
         if !can_set(&self.value, path) {
             return false;
@@ -105,7 +108,12 @@ impl Document {
                 (Step::Key(key), Value::Object(object)) => {
                     object.entry(key.as_str()).or_insert_with(|| Value::Object(Map::new()))
                 }
-                (Step::Index(index), Value::Array(array)) => &mut array[*index],
+                (Step::Index(index), Value::Array(array)) => {
+                    if *index == array.len() {
+                        array.push(Value::Null);
+                    }
+                    &mut array[*index]
+                }
                 _ => return false,
             };
         }
@@ -152,9 +160,10 @@ fn can_set(value: &Value, path: &[Step]) -> bool {
             Some(inner) => can_set(inner, rest),
             None => rest.iter().all(|step| matches!(step, Step::Key(_))),
         },
-        ([Step::Index(index), rest @ ..], Value::Array(array)) => {
-            array.get(*index).is_some_and(|inner| can_set(inner, rest))
-        }
+        ([Step::Index(index), rest @ ..], Value::Array(array)) => match array.get(*index) {
+            Some(inner) => can_set(inner, rest),
+            None => *index == array.len() && rest.is_empty(),
+        },
         _ => false,
     }
 }
@@ -165,12 +174,14 @@ fn splice(text: &str, value: &Value, touched: &Touched, out: &mut String) {
         out.push_str(&value.to_string());
         return;
     };
+    let ranges = ranges_of(text, inner);
+    let mut changes: Vec<_> = inner.iter().zip(ranges).collect();
+    // What is missing stands at the end, in the order in which it was set: the sort is stable.
+    changes.sort_by_key(|(_, range)| range.as_ref().map_or(usize::MAX, |range| range.start));
+    let is_list = text.starts_with('[');
+    let mut empty = if is_list { json::elements(text).next().is_none() } else { json::members(text).next().is_none() };
     let mut written = 0;
-    let mut changes: Vec<(&Step, &Touched, Option<std::ops::Range<usize>>)> =
-        inner.iter().map(|(step, touched)| (step, touched, range_of(text, step))).collect();
-    changes.sort_by_key(|(_, _, range)| range.as_ref().map_or(usize::MAX, |range| range.start));
-    let mut empty = json::members(text).next().is_none();
-    for (step, touched, range) in changes {
+    for ((step, touched), range) in changes {
         let value = match step {
             Step::Key(key) => &value[key.as_str()],
             Step::Index(index) => &value[*index],
@@ -179,26 +190,45 @@ fn splice(text: &str, value: &Value, touched: &Touched, out: &mut String) {
             out.push_str(&text[written..range.start]);
             splice(&text[range.clone()], value, touched, out);
             written = range.end;
-        } else if let Step::Key(key) = step {
-            // What is missing stands at the end of the order, so what is left of the text is its closing brace.
-            let end = text.rfind('}').unwrap_or(text.len());
-            out.push_str(&text[written..end]);
-            written = end;
-            out.push_str(if std::mem::take(&mut empty) { "" } else { "," });
+            continue;
+        }
+        // What is left of the text is its closing bracket.
+        let end = text.rfind(if is_list { ']' } else { '}' }).unwrap_or(text.len());
+        out.push_str(&text[written..end]);
+        written = end;
+        out.push_str(if std::mem::take(&mut empty) { "" } else { "," });
+        if let Step::Key(key) = step {
             out.push_str(&Value::String(key.clone()).to_string());
             out.push(':');
-            out.push_str(&value.to_string());
         }
+        out.push_str(&value.to_string());
     }
     out.push_str(&text[written..]);
 }
 
-/// Where the value of a member or an element stands; of repeated members, the last.
-fn range_of(text: &str, step: &Step) -> Option<std::ops::Range<usize>> {
-    match step {
-        Step::Key(key) => json::last_member(text, key).map(|member| member.value_range),
-        Step::Index(index) => json::elements(text).nth(*index),
+/// Where the values of these members or elements stand; of repeated members, the last. One walk, however many they are.
+fn ranges_of(text: &str, steps: &[(Step, Touched)]) -> Vec<Option<Range<usize>>> {
+    let mut ranges = vec![None; steps.len()];
+    if text.starts_with('[') {
+        let wanted: HashMap<usize, usize> = steps
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (step, _))| if let Step::Index(index) = step { Some((*index, at)) } else { None })
+            .collect();
+        for (index, range) in json::elements(text).enumerate() {
+            if let Some(&at) = wanted.get(&index) {
+                ranges[at] = Some(range);
+            }
+        }
+        return ranges;
     }
+    for member in json::members(text) {
+        let names = |step: &Step| matches!(step, Step::Key(key) if member.is(key));
+        if let Some(at) = steps.iter().position(|(step, _)| names(step)) {
+            ranges[at] = Some(member.value_range);
+        }
+    }
+    ranges
 }
 
 fn parse(text: &str) -> Result<Value, serde_json::Error> {
@@ -207,6 +237,17 @@ fn parse(text: &str) -> Result<Value, serde_json::Error> {
     let value = Value::deserialize(&mut parser)?;
     parser.end()?;
     Ok(value)
+}
+
+/// The parser's words for half of a surrogate pair say neither what is wrong nor with what.
+fn without_riddles(malformed: Malformed) -> Malformed {
+    match malformed.message.as_str() {
+        "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
+            let message = "half of a surrogate pair (\\ud800 to \\udfff) stands alone and is no character".to_owned();
+            Malformed { message, ..malformed }
+        }
+        _ => malformed,
+    }
 }
 
 /// The text with each number that no `f64` can hold replaced by the largest that one can.
@@ -272,6 +313,12 @@ mod tests {
         assert!(document.set(&["list".into(), Step::Index(0), "y".into()], json!(true)));
         assert_eq!(document.text(), r#"{"list": [ {"x":1,"y":true}, {"y":"}"} ]}"#);
         assert!(!document.set(&["list".into(), Step::Index(2), "y".into()], json!(1)), "no such element");
+        let mut list = self::document(r#"{"l":[ 1e400,{"a":1,"a":2} ],"e":[ ]}"#);
+        for (name, index) in [("l", 2), ("e", 0), ("l", 3)] {
+            assert!(list.set(&[name.into(), Step::Index(index)], json!(index)));
+        }
+        assert!(!list.set(&["l".into(), Step::Index(5)], json!(1)), "a hole");
+        assert_eq!(list.text(), r#"{"l":[ 1e400,{"a":1,"a":2} ,2,3],"e":[ 0]}"#);
         assert!(!document.set(&steps_of("list.y"), json!(1)), "a list is no object");
     }
 
@@ -291,7 +338,10 @@ mod tests {
     #[test]
     fn text_that_means_nothing_is_malformed() {
         let parse = |text: &str| Document::parse(Bytes::copy_from_slice(text.as_bytes())).expect_err("malformed");
-        assert_eq!(parse(r#"{"a":"\ud800"}"#).message, "unexpected end of hex escape");
+        for half in [r"\ud800", r"\ud800a", r"\udc00", r"\ud800\n", r"\ud800\ud800"] {
+            let message = parse(&format!(r#"{{"a":"{half}"}}"#)).message;
+            assert!(message.starts_with("half of a surrogate pair"), "{half}: {message}");
+        }
         assert_eq!(parse("{} x"), Malformed { message: "trailing characters".into(), line: 1, column: 4 });
     }
 

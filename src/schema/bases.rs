@@ -197,6 +197,10 @@ impl Trouble {
         if answer.as_ref().is_err_and(FetchError::is_refusal) {
             return;
         }
+        // Others that were under way when the base went: one failure, not several.
+        if self.until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         if self.failures == 0 {
             tracing::warn!(base = url, "a schema base does not answer: {why}");
         }

@@ -201,10 +201,9 @@ impl Filler<'_> {
     fn items(&mut self, items: &Items, values: &[Value], path: Option<&Path<'_>>) {
         let absent = items.tuple.iter().skip(values.len());
         // Up to the first that has no default: a hole would be a `null` that nobody sent.
-        let added: Vec<Value> = absent.map_while(|id| self.tree.node(*id).default.clone()).collect();
-        if !added.is_empty() {
-            let filled = values.iter().cloned().chain(added).collect();
-            self.lacks(steps(path), Value::Array(filled));
+        for (at, added) in absent.map_while(|id| self.tree.node(*id).default.clone()).enumerate() {
+            let below = Path { above: path, step: StepRef::Index(values.len() + at) };
+            self.lacks(steps(Some(&below)), added);
         }
         for (index, value) in values.iter().enumerate() {
             let id = match (items.tuple.get(index), items.rest) {

@@ -114,7 +114,7 @@ impl Poster {
             Err(error) => {
                 let sent = !error.is_connect();
                 events.iter_mut().for_each(|event| event.unsure |= sent);
-                let message = with_causes(&error);
+                let message = with_causes(error);
                 return Next::Retry { cause: Cause::new("no-answer", &message), after: None };
             }
         };

@@ -161,7 +161,7 @@ fn poster(args: &Args) -> Result<Poster, UsageError> {
         // No proxy reaches this machine's own addresses.
         http = http.no_proxy();
     }
-    let http = http.build().map_err(|e| UsageError::Client(fetch::with_causes(&e)))?;
+    let http = http.build().map_err(|e| UsageError::Client(fetch::with_causes(e)))?;
     let patience = Patience { retries: args.retries, first: BACK_OFF_FIRST, most: BACK_OFF_MOST };
     Ok(Poster { http, url, dry_run: args.dry_run, patience })
 }
