@@ -218,8 +218,15 @@ async fn the_key_is_a_compact_object_in_the_order_of_the_settings() {
     let world = world(Options::default());
     world.accepted(&event("keyed", json!({ "n": { "deep": [1, "x"] } }))).await;
     world.accepted(&event("keyed", json!({ "n": { "deep": null } }))).await;
+    let large = "123456789012345678901234567890";
+    for number in [large, "1e400", "1E2", "-0.5", "9007199254740993"] {
+        let event = event("keyed", json!({ "n": { "deep": 7 } })).to_string().replace("7}", &format!("{number}}}"));
+        world.all_accepted(Request::of_ours(event.into())).await;
+    }
     let keys: Vec<_> = world.read("keyed").await.into_iter().map(|record| record.key.expect("a key")).collect();
-    assert_eq!(keys, [r#"{"b":"keyed","a":[1,"x"]}"#, r#"{"b":"keyed","a":null}"#]);
+    let key = |value: &str| format!(r#"{{"b":"keyed","a":{value}}}"#);
+    let expected = [r#"[1,"x"]"#, "null", large, "1e400", "100", "-0.5", "9007199254740993"].map(key);
+    assert_eq!(keys, expected);
     let refused = world.refused(&event("keyed", json!({}))).await;
     assert_eq!(refused.code, Code::MissingKeyField);
     assert_eq!(refused.message, "Failed extracting n.deep from event, field is not defined.");

@@ -176,6 +176,11 @@ async fn a_body_that_is_no_batch_is_refused_whole() {
     assert_eq!(error(&intake, b"{\"a\":\"\xff\"}").await, BodyError::NotUtf8 { at: 6 });
     let broken = error(&intake, b"{\"a\":1,\n \"b\" 2}").await;
     assert!(matches!(broken, BodyError::NotJson { line: 2, column: 6, .. }), "{broken:?}");
+    let later = error(&intake, b"\n\n \t{\"a\":}").await;
+    assert!(matches!(later, BodyError::NotJson { line: 3, column: 8, .. }), "{later:?}");
+    for no_space in ["\u{a0}{}", "{}\u{2028}", "\u{b}{\"a\":1}"] {
+        assert!(matches!(error(&intake, no_space.as_bytes()).await, BodyError::NotJson { .. }), "{no_space:?}");
+    }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(error(&intake, deep.as_bytes()).await, BodyError::TooDeep(128));
     let many = format!("[{}0]", "0,".repeat(100_000));
@@ -230,6 +235,31 @@ async fn an_event_that_the_log_does_not_acknowledge_in_time_is_unknown() {
         codes(&intake, r#"[{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"}},{}]"#).await,
         ["unknown", "missing-schema"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_nothing_was_decided_of_is_not_accepted() {
+    let (uri, stream) = (SchemaUri::parse("/a/1.0.0").expect("a URI"), "a".to_owned());
+    let mut batch = Batch::of(Mode::Guaranteed, 2);
+    batch.put(1, Err(Stopped::Waits { stream, uri }));
+    assert!(batch.records().is_empty());
+    batch.answer(Vec::new());
+    let outcomes = batch.finish(&[Bytes::from_static(b"{}"), Bytes::from_static(b"{}")]);
+    assert_eq!(World::codes(&outcomes), ["unknown", "unknown"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_tells_so_many_violations_and_no_more() {
+    let (intake, _log, _folder) = intake(Options::default());
+    let wrong = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event","uri":1,"id":2,"domain":3},"test":4}"#;
+    let body = format!("[{}]", vec![wrong; 3_000].join(","));
+    let outcomes = intake.accept(Request::of_ours(body.into())).await.expect("a batch");
+    let told = |outcome: &Outcome| match outcome {
+        Outcome::Refused(refusal) if refusal.code == Code::Invalid => refusal.violations.len(),
+        other => panic!("{other:?}"),
+    };
+    let told: Vec<usize> = outcomes.iter().map(told).collect();
+    assert_eq!((told[0], told[2_999]), (4, 1));
 }
 
 /// A log that never answers.

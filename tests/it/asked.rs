@@ -19,6 +19,38 @@ async fn ask(server: &Server, method: &str, target: &str) -> Answer {
 }
 
 #[tokio::test]
+async fn headers_and_the_producers_address_fill_the_fields_that_schemas_have() {
+    let streams = "test.event: {schema_title: test/event}\nweb: {schema_title: web, topics: [web]}";
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = "title: web\ntype: object\nproperties:\n  http: {type: object, properties: {client_ip: {type: string}}}\n  meta: {type: object, properties: {request_id: {type: string}}}";
+    std::fs::create_dir(folder.path().join("web")).expect("a folder");
+    std::fs::write(folder.path().join("web/1.0.0.yaml"), schema).expect("a file");
+    let bases = folder.path().display().to_string();
+    let server = Server::start(Options::default().streams(streams).env("SLUICE__SCHEMA__BASES", &bases)).await;
+    let event = r#"{"$schema":"/web/1.0.0","meta":{"stream":"web"}}"#;
+    let table = [
+        ("", "127.0.0.1"),
+        ("X-Forwarded-For: 192.0.2.1, 198.51.100.7\r\n", "192.0.2.1"),
+        ("X-Client-IP: 2001:db8::1\r\nX-Forwarded-For: 192.0.2.1\r\n", "2001:db8::1"),
+        ("X-Client-IP: nobody\r\n", "127.0.0.1"),
+    ];
+    for (headers, _) in table {
+        let headers = format!("{JSON}X-Request-Id: r-1\r\n{headers}");
+        let answer = server.connect().await.post_as(&headers, event.as_bytes()).await;
+        assert_eq!(answer.status(), 201, "{answer:?}");
+    }
+    let mut stream = server.stream("/v2/stream/web?since=0", "").await;
+    for (headers, client) in table {
+        let event = stream.event().await.json();
+        assert_eq!(
+            (&event["http"]["client_ip"], &event["meta"]["request_id"]),
+            (&json!(client), &json!("r-1")),
+            "{headers}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn hasty_and_dry_run_are_yes_no_or_a_mistake() {
     let server = Server::start(Options::default()).await;
     let table = [

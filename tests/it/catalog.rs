@@ -91,6 +91,32 @@ async fn an_answer_in_doubt_leaves_the_old_catalogue_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_that_is_not_there_is_the_clients_fault_and_one_that_nobody_knows_of_is_ours() {
+    let api = Api::start(many(3)).await;
+    // Without the refresh of the timer: what is asked is asked for the event.
+    let url = format!("{}&token=hush", api.url());
+    let options = Options::default().env("SLUICE__CATALOG__SOURCE", &url).env("SLUICE__CATALOG__REFRESH", "100ms");
+    let server = Server::start(options).await;
+    let post = async || server.post(&event("nope", 0).to_string()).await;
+    let code = |answer: &crate::raw::Answer| answer.json()["error"][0]["code"].as_str().map(str::to_owned);
+    let told = eventually(PATIENCE, async || code(&post().await).as_deref() == Some("stream-not-configured")).await;
+    assert!(told, "{:?}", post().await);
+    assert_eq!(post().await.status(), 400);
+    for fault in [Fault::Warnings, Fault::Hang, Fault::Status(500)] {
+        api.fail(Some(fault));
+        let told = eventually(PATIENCE, async || code(&post().await).as_deref() == Some("config-unavailable")).await;
+        let answer = post().await;
+        assert!(told, "{fault:?}: {answer:?}");
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, "1"), "{fault:?}");
+        for secret in ["hush", "127.0.0.1", "warnings"] {
+            assert!(!answer.text().contains(secret), "{fault:?}: {}", answer.text());
+        }
+        assert_eq!(server.post(&event(&name(0), 0).to_string()).await.status(), 201, "those that are known go on");
+    }
+    assert!(!server.stderr().contains("hush"), "{}", server.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn whoever_misses_a_stream_asks_once_and_shares_the_answer() {
     let api = Api::start(many(3)).await;
     let (live, _folder) = open(&api.url(), 3_600_000).await;
