@@ -144,7 +144,7 @@ fn of_other_half(half: Half) -> &'static str {
 }
 
 /// Why a POST is refused as a whole. Its sentences are kept for ever as reason phrases, so they hold nothing that a
-/// client chose.
+/// client chose but places in its body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyRefusal {
     #[error("The request has no Content-Type: send application/json.")]
@@ -195,6 +195,10 @@ impl BodyRefusal {
             Self::Body(BodyError::TooMany(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "too-many"),
             Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         }
+    }
+
+    pub(super) fn has_place(&self) -> bool {
+        matches!(self, Self::Body(BodyError::NotJson { .. } | BodyError::NotUtf8 { .. }))
     }
 
     /// Where in the body, where that is known: line and column, from 1.

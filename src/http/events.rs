@@ -122,7 +122,11 @@ fn refuse(refusal: &BodyRefusal) -> HttpResponse {
         context["column"] = column.into();
     }
     let item = json!({ "status": "error", "event": null, "context": context, "code": code });
-    let mut answer = respond(status, &sentence, Some(json!({ "invalid": [], "error": [item] }).to_string()));
+    let reason = match refusal.has_place() {
+        true => sentence::interned_with_place(&sentence),
+        false => sentence::interned(&sentence),
+    };
+    let mut answer = respond(status, &sentence, reason, Some(json!({ "invalid": [], "error": [item] }).to_string()));
     if *refusal == BodyRefusal::Coding {
         // RFC 9110, 12.5.3: in an answer it says what the next request may have.
         answer.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static(CODINGS));
@@ -147,7 +151,7 @@ fn answer(request: &HttpRequest, mode: Mode, outcomes: &[Outcome]) -> HttpRespon
         _ => sentence_of(outcomes.len(), &refusals),
     };
     let with_lists = mode == Mode::DryRun || !refusals.is_empty();
-    respond(status, &sentence, with_lists.then(|| lists(&refusals)))
+    respond(status, &sentence, sentence::interned(&sentence), with_lists.then(|| lists(&refusals)))
 }
 
 /// What EventGate says of a batch.
@@ -181,10 +185,10 @@ fn told(refusals: &[&Refusal]) -> String {
     messages.join(" ")
 }
 
-fn respond(status: StatusCode, sentence: &str, body: Option<String>) -> HttpResponse {
+fn respond(status: StatusCode, sentence: &str, reason: Option<&'static str>, body: Option<String>) -> HttpResponse {
     let mut answer = HttpResponse::build(status);
     answer.insert_header(("sluice-message", sentence));
-    if let Some(reason) = sentence::interned(sentence) {
+    if let Some(reason) = reason {
         answer.reason(reason);
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -100,6 +100,9 @@ impl Item {
     }
 }
 
+/// The title of the problem that all events of a batch are for streams which the token does not cover.
+const STREAM_NOT_ALLOWED: &str = "Stream Not Allowed";
+
 /// What an answer to a batch of so many events means. Only a dry run is answered 200; other 200s are other servers'.
 pub(super) fn judge(answer: &Answer, events: usize, dry_run: bool) -> Verdict {
     let status = answer.status;
@@ -118,6 +121,8 @@ pub(super) fn judge(answer: &Answer, events: usize, dry_run: bool) -> Verdict {
         200 if dry_run && (silent || understood && items.is_empty()) => Verdict::Each(vec![Fate::Accepted; events]),
         200 if !dry_run => Verdict::Never(unclear(status)),
         200 | 207 => each().unwrap_or_else(|| Verdict::Never(unclear(status))),
+        // These streams are not the token's; others may be.
+        403 if said.title.as_deref() == Some(STREAM_NOT_ALLOWED) => Verdict::Whole(whole()),
         400 | 413 => each().unwrap_or_else(|| Verdict::Whole(whole())),
         408 | 429 | 503 => each().unwrap_or_else(|| Verdict::Later(whole())),
         // Of a proxy: it may have passed the request on.
@@ -179,6 +184,7 @@ mod tests {
         let said = |code: &str, message: &str| Cause::new(code, message);
         let never = |message: &str| Verdict::Never(message.into());
         let closed = json!({ "title": "Forbidden", "detail": "posting is closed here" });
+        let others = json!({ "title": "Stream Not Allowed", "detail": "not a" });
         let accepted = |events| Verdict::Each(vec![Fate::Accepted; events]);
         let table = [
             (201, &no, 3, accepted(3)),
@@ -199,6 +205,7 @@ mod tests {
             (408, &at("too-slow"), 2, Verdict::Later(cause("too-slow"))),
             (502, &json!("<html>"), 2, Verdict::Later(said("unknown", "the answer is 502"))),
             (403, &closed, 2, never("posting is closed here (403)")),
+            (403, &others, 2, Verdict::Whole(said("403", "not a (403)"))),
             (401, &no, 2, never("the answer is 401")),
             (404, &no, 2, never("the answer is 404")),
             (301, &no, 2, never("the answer is 301")),
