@@ -195,7 +195,7 @@ async fn bases_are_tried_in_order() {
     assert_eq!(second.asked(), 0);
     assert_eq!(title(&schemas, "/only/1.0.0").await, "second");
     assert_eq!(title(&schemas, "/linked/latest").await, "linked");
-    assert!(matches!(failure(&schemas, "/broken/1.0.0").await, LoadError::Refused { .. }));
+    assert!(matches!(failure(&schemas, "/broken/1.0.0").await, LoadError::Unavailable { .. }));
     assert!(matches!(failure(&schemas, "/none/1.0.0").await, LoadError::Unknown(_)));
 }
 

@@ -210,6 +210,7 @@ impl Shared {
             let missing = match compiled {
                 Ok(schema) => return Ok(Arc::new(schema)),
                 Err(Fault::Refused(why)) => return Err(refused(why)),
+                Err(Fault::Junk(why)) => return Err(unavailable(why.into())),
                 Err(Fault::Missing(missing)) => missing,
             };
             if files.len() > REFERRED_MAX {
@@ -228,7 +229,7 @@ impl Shared {
 
 fn compile(uri: &SchemaUri, files: &[(String, bytes::Bytes)]) -> Result<Schema, Fault> {
     let read = |(name, bytes): &(String, bytes::Bytes)| Ok((name.clone(), source::read(bytes)?));
-    let mut sources = files.iter().map(read).collect::<Result<Vec<(String, Source)>, String>>()?;
+    let mut sources = files.iter().map(read).collect::<Result<Vec<(String, Source)>, Fault>>()?;
     Schema::compile(uri, &mut sources)
 }
 

@@ -1,5 +1,6 @@
 //! From a file's bytes to a schema that the validator can compile: YAML or JSON, its draft, and where schemas stand in it.
 
+use super::tree::Fault;
 use jsonschema::Draft;
 use serde_json::{Map, Value};
 
@@ -38,19 +39,19 @@ pub(super) struct Source {
 }
 
 /// Reads a file. What is wrong is told without a word of its content.
-pub(super) fn read(bytes: &[u8]) -> Result<Source, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Source, Fault> {
     if bytes.len() > SCHEMA_BYTES_MAX {
-        return Err(format!("the schema is larger than {SCHEMA_BYTES_MAX} bytes"));
+        return Err(format!("the schema is larger than {SCHEMA_BYTES_MAX} bytes").into());
     }
-    let value = value_of(bytes).ok_or("its content is neither YAML nor JSON")?;
+    let value = value_of(bytes).ok_or(Fault::Junk("its content is neither YAML nor JSON"))?;
     if !matches!(value, Value::Object(_) | Value::Bool(_)) {
-        return Err("its content is no schema: schema should be object or boolean".into());
+        return Err(Fault::Junk("its content is no schema: schema should be object or boolean"));
     }
     let mut values = SCHEMA_VALUES_MAX;
     if !is_within(&value, SCHEMA_DEPTH_MAX, &mut values) {
-        return Err(format!("the schema has more than {SCHEMA_DEPTH_MAX} levels or {SCHEMA_VALUES_MAX} values"));
+        return Err(format!("the schema has more than {SCHEMA_DEPTH_MAX} levels or {SCHEMA_VALUES_MAX} values").into());
     }
-    prepared(value)
+    Ok(prepared(value)?)
 }
 
 /// JSON is YAML, but not all of it to this parser, and slower.
@@ -203,14 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schema_is_refused_without_a_word_of_it() {
-        for text in ["root:x:0:0:secret", "- secret", "42", "'secret", "\u{0}secret", "", "a: b: secret"] {
-            let why = read(text.as_bytes()).expect_err(text);
-            assert!(!why.contains("secret"), "{why}");
+    fn what_is_no_schema_is_junk_and_no_word_of_it_is_told() {
+        let why = |bytes: &[u8]| format!("{:?}", read(bytes).map(|source| source.value).expect_err("no schema"));
+        for text in ["root:x:0:0:secret", "- secret", "42", "'secret", "\u{0}secret", "", "<html>secret</html>"] {
+            let why = why(text.as_bytes());
+            assert!(why.starts_with("Junk") && !why.contains("secret"), "{why}");
         }
-        assert!(read(&vec![b' '; SCHEMA_BYTES_MAX + 1]).expect_err("large").contains("larger than"));
+        assert!(why(&vec![b' '; SCHEMA_BYTES_MAX + 1]).contains("larger than"));
         let deep = format!("{}{}", "{\"not\":".repeat(100), "{}".to_owned() + &"}".repeat(100));
-        assert!(read(deep.as_bytes()).expect_err("deep").contains("levels"));
+        assert!(why(deep.as_bytes()).contains("levels"));
     }
 
     #[test]

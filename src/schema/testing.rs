@@ -16,6 +16,7 @@ pub(super) fn compiled(value: Value) -> Result<Schema, String> {
     let mut sources = [(uri.to_string(), prepared(value)?)];
     Schema::compile(&uri, &mut sources).map_err(|fault| match fault {
         Fault::Refused(why) => why,
+        Fault::Junk(why) => why.to_owned(),
         Fault::Missing(missing) => format!("{missing} is missing"),
     })
 }

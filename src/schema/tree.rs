@@ -149,6 +149,8 @@ pub(super) struct Property {
 #[derive(Debug)]
 pub(super) enum Fault {
     Refused(String),
+    /// What a base gave is not a schema at all, but a page that asks for a login, say. Ours.
+    Junk(&'static str),
     /// A schema that is referred to, and has to be loaded first: its absolute URI.
     Missing(String),
 }
