@@ -16,8 +16,14 @@ headers:
   schema_title: stamped
   topics: [headers]
   producers: {eventgate: {enrich_fields_from_http_headers: {http.agent: User-Agent, meta.request_id: false}}}
+legacy: {schema_title: analytics/legacy/x, topics: [legacy]}
 "/^job\\..+/": {schema_title: test/event, topic_prefixes: null}
 "#;
+const LEGACY: &str = "
+title: analytics/legacy/x
+type: object
+properties: {dt: {type: string}, meta: {type: object, properties: {dt: {type: string}}}}
+";
 const STAMPED: &str = "
 title: stamped
 type: object
@@ -39,7 +45,12 @@ fn world(options: Options) -> World {
     World::with(
         options,
         CATALOG,
-        &[("stamped/1.0.0", STAMPED), ("small/1.0.0", SMALL), ("untitled/1.0.0", "type: object")],
+        &[
+            ("stamped/1.0.0", STAMPED),
+            ("legacy/1.0.0", LEGACY),
+            ("small/1.0.0", SMALL),
+            ("untitled/1.0.0", "type: object"),
+        ],
     )
 }
 
@@ -142,6 +153,16 @@ async fn id_time_and_request_are_filled_in_where_they_are_missing() {
     assert!(dt.len() == "2020-01-01T00:00:00.000Z".len() && dt.ends_with('Z'), "{dt}");
     assert!((before..=Timestamp::now()).contains(&record.time));
     assert_eq!(dt, stamp::rfc3339(record.time), "the record's time is the event's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_from_before_meta_dt_get_the_time_of_their_arrival_where_they_have_none() {
+    let world = world(Options::default());
+    world.accepted(&event("legacy", json!({ "$schema": "/legacy/1.0.0" }))).await;
+    world.accepted(&event("legacy", json!({ "$schema": "/legacy/1.0.0", "dt": "own" }))).await;
+    let events: Vec<Value> = world.read("legacy").await.iter().map(World::json).collect();
+    assert_eq!(events[0]["dt"], events[0]["meta"]["dt"]);
+    assert_eq!(events[1]["dt"], "own");
 }
 
 #[tokio::test(flavor = "multi_thread")]

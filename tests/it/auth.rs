@@ -69,6 +69,12 @@ async fn a_token_is_asked_for_checked_and_opens_its_streams_alone() {
     assert_problem(&post(&server, "Bearer secret", OTHER).await, 403, None, "other");
     let some = post(&server, "Bearer secret", &format!("[{EVENT},{OTHER}]")).await;
     assert_eq!((some.status(), &some.json()["error"][0]["code"]), (207, &Value::from("forbidden")), "{some:?}");
+    let counted = async |name| server.metric(name).await;
+    assert_eq!(
+        (counted("sluice_events_accepted_total").await, counted("sluice_events_refused_total").await),
+        (3.0, 2.0)
+    );
+    assert!(counted("sluice_events_last_accepted_seconds").await > 1.7e9);
     assert_eq!(server.metric(r#"sluice_posts_denied_total{cause="no-token"}"#).await, 2.0);
     assert_eq!(server.metric(r#"sluice_posts_denied_total{cause="bad-token"}"#).await, 4.0);
 }

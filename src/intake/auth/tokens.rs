@@ -121,3 +121,26 @@ impl<'de> Deserialize<'de> for Tokens {
         Self::read(Vec::deserialize(from).map_err(unquoted)?).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn every_byte_of_the_hash_counts() {
+        let right: Vec<u8> = Sha256::digest(b"secret").to_vec();
+        for wrong in 0..right.len() {
+            let mut hash = right.clone();
+            hash[wrong] ^= 1;
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let listed = |hash: &[u8]| {
+                let written = Written { name: "a".into(), sha256: hex(hash), streams: None };
+                Tokens::read(vec![written]).expect("tokens")
+            };
+            assert!(listed(&hash).grant("secret").is_none(), "byte {wrong}");
+            assert!(listed(&right).grant("secret").is_some());
+        }
+    }
+}
