@@ -49,6 +49,8 @@ pub(super) enum Refusal {
     #[error("the id is not ASCII, and so not one that a stream has sent")]
     IdNotAscii,
     #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
     Subscribe(#[from] SubscribeError),
     #[error("the list of streams is longer than {0} bytes: ask for fewer at once, or for all of them without a list")]
     TooManyNames(usize),
@@ -86,6 +88,7 @@ impl Refusal {
             Self::Id(_) | Self::IdNotAscii | Self::Subscribe(S::ForeignId) => {
                 (StatusCode::BAD_REQUEST, "invalid_id", "Invalid Last-Event-ID")
             }
+            Self::Query(_) => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Query"),
             Self::Subscribe(S::TooManyPartitions(_)) => (StatusCode::BAD_REQUEST, "bad_request", "Too Many Partitions"),
             Self::Subscribe(S::TooManyChannels(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Stream Sets")

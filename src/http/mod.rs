@@ -3,7 +3,7 @@
 //! - this page: every route, and the server
 //! - `conn` accept stages; `quiet` ends those on which nothing moves
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
-//! - `stream` and `resume` the readers' route
+//! - `stream`, `resume` and `wishes` the readers' route
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
 //!   `configs` their streams' settings
 //! - `info` the small answers; `cors` what browsers need to be told
@@ -31,6 +31,7 @@ mod resume;
 mod sentence;
 mod sse;
 mod stream;
+mod wishes;
 
 #[cfg(test)]
 mod handover_test;

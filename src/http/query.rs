@@ -1,4 +1,5 @@
-//! What a producer asks for beside the body: `?hasty`, `?dry_run`, `?stream`, `?schema_uri`.
+//! What a query asks for: `?hasty`, `?dry_run`, `?stream`, `?schema_uri` of producers, and what everybody may say yes or
+//! no to.
 
 use std::borrow::Cow;
 
@@ -80,10 +81,20 @@ fn value<'a>(pairs: &'a [Pair<'_>], name: &'static str) -> Result<Option<&'a str
 }
 
 fn yes(pairs: &[Pair<'_>], name: &'static str) -> Result<bool, QueryError> {
-    match value(pairs, name)? {
-        Some("" | "true" | "1") => Ok(true),
-        None | Some("false" | "0" | "no") => Ok(false),
-        Some(_) => Err(QueryError::NotYesOrNo(name)),
+    value(pairs, name)?.map_or(Ok(false), |word| yes_or_no(word, name))
+}
+
+/// What a reader says of this. Its query is read as browsers write it: what is broken in other parameters is no matter.
+pub(super) fn answer_to(query: &str, name: &'static str) -> Result<Option<bool>, QueryError> {
+    let pairs: Vec<Pair<'_>> = form_urlencoded::parse(query.as_bytes()).filter(|(own, _)| own == name).collect();
+    value(&pairs, name)?.map(|word| yes_or_no(word, name)).transpose()
+}
+
+fn yes_or_no(word: &str, name: &'static str) -> Result<bool, QueryError> {
+    match word {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(QueryError::NotYesOrNo(name)),
     }
 }
 
@@ -124,6 +135,16 @@ mod tests {
         }
         assert_eq!(mode("hasty=1&hasty=0"), Err(QueryError::Repeated("hasty")));
         assert_eq!(mode("hasty=1&hasty=true"), Err(QueryError::Repeated("hasty")));
+    }
+
+    #[test]
+    fn a_reader_says_yes_no_or_nothing() {
+        assert_eq!(answer_to("a=%ff&canary&since=%", "canary"), Ok(Some(true)));
+        assert_eq!(answer_to("canary=no", "canary"), Ok(Some(false)));
+        assert_eq!(answer_to("Canary=1", "canary"), Ok(None));
+        assert_eq!(answer_to("canary=2", "canary"), Err(QueryError::NotYesOrNo("canary")));
+        assert_eq!(answer_to("canary=%ff", "canary"), Err(QueryError::NotYesOrNo("canary")));
+        assert_eq!(answer_to("canary=0&canary=1", "canary"), Err(QueryError::Repeated("canary")));
     }
 
     #[test]

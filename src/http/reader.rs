@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use super::sse::Framing;
+use super::sse::Wire;
 use crate::hub::{BATCH_FRAMES_MAX, Delivery, Next, Subscription, Turn, Worker};
 
 /// Rounds of write after which a fast reader lets the others of its worker run.
@@ -23,24 +23,38 @@ const COUNTED_EVERY: u32 = 16 * 1024;
 /// Writes the stream until the reader leaves, its socket fails, or streams are to end. Nothing of it is left then.
 pub(super) fn run(
     io: TcpStream,
-    subscription: Subscription,
+    mut subscription: Subscription,
+    notice: Option<&str>,
     worker: &Rc<Worker>,
-    framing: Framing,
+    manners: Manners,
 ) -> impl Future<Output = ()> + use<> {
     let turn = subscription.enter(worker);
-    let opening = match subscription.notice() {
-        Some(notice) => [framing.opening(), framing.comment(notice)].concat(),
-        None => framing.opening(),
-    };
+    let Manners { wire, positions } = manners;
+    let mut opening = wire.opening();
+    if let Some(notice) = notice {
+        opening.extend(wire.comment(notice));
+    }
+    // Who leaves before anything comes knows where it was, too.
+    if let Some(id) = subscription.position().filter(|_| positions) {
+        opening.extend(wire.position(&id));
+    }
     let rest = Some(Box::new(Rest::bytes(opening)));
-    Reader { io, subscription, turn, framing, rest, greeted: false, ending: false, stray_bytes: 0, uncounted_bytes: 0 }
+    Reader { io, subscription, turn, manners, rest, greeted: false, ending: false, stray_bytes: 0, uncounted_bytes: 0 }
+}
+
+/// What one reader is sent besides events, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manners {
+    pub(super) wire: Wire,
+    /// It takes blocks that bring an id and no event.
+    pub(super) positions: bool,
 }
 
 struct Reader {
     io: TcpStream,
     subscription: Subscription,
     turn: Turn,
-    framing: Framing,
+    manners: Manners,
     /// What must go out before anything else: an event is never left half written.
     rest: Option<Box<Rest>>,
     /// The first event, which carries `retry:`, has been taken.
@@ -80,7 +94,7 @@ impl Reader {
         }
         if self.turn.is_over() {
             self.ending = true;
-            self.rest = Some(Box::new(Rest::bytes(self.framing.farewell(self.subscription.retry_ms()))));
+            self.rest = Some(Box::new(Rest::bytes(self.manners.wire.farewell(self.subscription.retry_ms()))));
             return Poll::Ready(Ok(()));
         }
         // Lent for the length of a poll: a reader owns no list.
@@ -95,21 +109,30 @@ impl Reader {
             Poll::Ready(Next::Frames) if !self.greeted => Poll::Ready(self.greet(&found[..1])),
             Poll::Ready(Next::Frames) => self.write(context, found),
             Poll::Ready(Next::Notice(text)) => {
-                self.rest = Some(Box::new(Rest::bytes(self.framing.comment(&text))));
+                self.rest = Some(Box::new(Rest::bytes(self.manners.wire.comment(&text))));
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Next::AtTip) | Poll::Pending if self.turn.take_heartbeat() => {
-                self.rest = Some(Box::new(Rest::bytes(self.framing.heartbeat())));
+                self.rest = Some(Box::new(Rest::bytes(self.heartbeat())));
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Next::AtTip) | Poll::Pending => Poll::Pending,
         }
     }
 
+    /// A sign of life, which brings the place where it has moved.
+    fn heartbeat(&mut self) -> Vec<u8> {
+        let Manners { wire, positions } = self.manners;
+        match if positions { self.subscription.position() } else { None } {
+            Some(id) => wire.position(&id),
+            None => wire.heartbeat(),
+        }
+    }
+
     /// The first event goes out alone, with its `retry:`.
     fn greet(&mut self, first: &[Delivery]) -> Result<(), Over> {
         self.greeted = true;
-        let bytes = self.framing.first_event(&first[0], self.subscription.retry_ms());
+        let bytes = self.manners.wire.first_event(&first[0], self.subscription.retry_ms());
         self.rest = Some(Box::new(Rest::bytes(bytes)));
         self.subscription.accept(first);
         Ok(())
@@ -120,14 +143,14 @@ impl Reader {
     fn write(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
         let written = match found.as_slice() {
             // Nearly always: a live reader gets events one by one.
-            [one] => match self.framing.joined(one) {
+            [one] => match self.manners.wire.joined(one) {
                 Some(event) => self.io.try_write(event),
-                None => self.io.try_write_vectored(&self.framing.slices(one)),
+                None => self.io.try_write_vectored(&self.manners.wire.slices(one)),
             },
             several => {
                 let mut slices = [IoSlice::new(&[]); 2 * BATCH_FRAMES_MAX];
                 for (pair, delivery) in slices.chunks_exact_mut(2).zip(several) {
-                    pair.copy_from_slice(&self.framing.slices(delivery));
+                    pair.copy_from_slice(&self.manners.wire.slices(delivery));
                 }
                 self.io.try_write_vectored(&slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
             }
@@ -150,7 +173,7 @@ impl Reader {
         let mut left = written;
         let mut taken = 0;
         for delivery in found.iter() {
-            let bytes: usize = self.framing.slices(delivery).iter().map(|slice| slice.len()).sum();
+            let bytes: usize = self.manners.wire.slices(delivery).iter().map(|slice| slice.len()).sum();
             if left < bytes {
                 break;
             }
@@ -167,10 +190,10 @@ impl Reader {
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
         while let Some(rest) = &mut self.rest {
-            match self.io.try_write_vectored(&rest.slices(self.framing)) {
+            match self.io.try_write_vectored(&rest.slices(self.manners.wire)) {
                 Ok(written) => {
                     rest.written += written;
-                    let whole = rest.is_out(self.framing);
+                    let whole = rest.is_out(self.manners.wire);
                     self.sent(written);
                     if whole {
                         self.rest = None;
@@ -236,24 +259,24 @@ impl Rest {
         Self { what: What::Bytes(bytes), written: 0 }
     }
 
-    fn whole(&self, framing: Framing) -> [IoSlice<'_>; 2] {
+    fn whole(&self, wire: Wire) -> [IoSlice<'_>; 2] {
         match &self.what {
             What::Bytes(bytes) => [IoSlice::new(bytes), IoSlice::new(&[])],
-            What::Event(delivery) => framing.slices(delivery),
+            What::Event(delivery) => wire.slices(delivery),
         }
     }
 
     /// What has not gone out yet.
-    fn slices(&self, framing: Framing) -> [IoSlice<'_>; 2] {
-        let mut slices = self.whole(framing);
+    fn slices(&self, wire: Wire) -> [IoSlice<'_>; 2] {
+        let mut slices = self.whole(wire);
         let first = self.written.min(slices[0].len());
         slices[0].advance(first);
         slices[1].advance(self.written - first);
         slices
     }
 
-    fn is_out(&self, framing: Framing) -> bool {
-        self.written >= self.whole(framing).iter().map(|slice| slice.len()).sum::<usize>()
+    fn is_out(&self, wire: Wire) -> bool {
+        self.written >= self.whole(wire).iter().map(|slice| slice.len()).sum::<usize>()
     }
 }
 

@@ -6,13 +6,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::reader;
-use super::sse::Framing;
+use super::reader::{self, Manners};
+use super::sse::{Framing, Wire};
 use crate::hub::testing::Feeder;
 use crate::hub::{From, Options};
+use crate::model::Format;
 use crate::shutdown::Stage;
 
 const EVENT: &str = r#"{"meta":{"stream":"a"},"x":1}"#;
+
+const CANARY: &str = r#"{"meta":{"stream":"a","domain":"canary"}}"#;
 
 /// Of paused time: longer than anything that a stream waits for.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -24,9 +27,17 @@ struct Stream {
 
 /// A reader of the fed channel, on the other end of a socket.
 async fn open(host: &Feeder, framing: Framing) -> Stream {
+    open_as(host, manners(framing)).await
+}
+
+fn manners(framing: Framing) -> Manners {
+    Manners { wire: Wire { format: Format::Sse, framing }, positions: false }
+}
+
+async fn open_as(host: &Feeder, manners: Manners) -> Stream {
     let (client, io) = socket().await;
     let subscription = host.subscribe(From::Live).await;
-    let reader = tokio::task::spawn_local(reader::run(io, subscription, &host.worker, framing));
+    let reader = tokio::task::spawn_local(reader::run(io, subscription, None, &host.worker, manners));
     Stream { client, reader }
 }
 
@@ -119,6 +130,50 @@ fn a_quiet_stream_gets_a_bare_comment_every_ten_seconds() {
 }
 
 #[test]
+fn a_quiet_reader_that_takes_positions_is_told_where_it_stands_once_each_time_that_it_moves() {
+    run(async |host| {
+        let mut stream = open_as(&host, Manners { positions: true, ..manners(Framing::Raw) }).await;
+        stream.expect(":ok\n\nid: [{\"topic\":\"a.t\",\"partition\":0,\"offset\":0}]\n\n:\n").await;
+        host.feed(CANARY).await;
+        stream.expect("id: [{\"topic\":\"a.t\",\"partition\":0,\"offset\":1,\"timestamp\":1000}]\n\n:\n:\n").await;
+        host.feed(EVENT).await;
+        let rest = "event: message\nid: [{\"topic\":\"a.t\",\"partition\":0,\"offset\":2,\"timestamp\":2000}]\n";
+        stream.expect(rest).await;
+        stream.expect("retry: ").await;
+        host.feed(CANARY).await;
+        host.shutdown.advance(Stage::EndStreams);
+        assert!(!stream.rest().await.contains("canary"));
+    });
+}
+
+#[test]
+fn nobody_else_gets_an_id_without_an_event() {
+    run(async |host| {
+        let mut stream = open(&host, Framing::Raw).await;
+        stream.expect(":ok\n\n").await;
+        host.feed(CANARY).await;
+        stream.expect(":\n:\n:\n").await;
+    });
+}
+
+#[test]
+fn an_event_says_where_its_reader_stands_and_is_not_said_again() {
+    run(async |host| {
+        let mut stream = open_as(&host, Manners { positions: true, ..manners(Framing::Raw) }).await;
+        stream.expect(":ok\n\nid: [").await;
+        for _ in 0..2 {
+            host.feed(EVENT).await;
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_secs(35)).await;
+        host.shutdown.advance(Stage::EndStreams);
+        let rest = stream.rest().await;
+        let (_, quiet) = rest.rsplit_once("}\n\n").expect("events");
+        assert!(!quiet.contains("id: "), "{quiet}");
+    });
+}
+
+#[test]
 fn streams_end_after_a_whole_event_with_a_farewell() {
     run(async |host| {
         let mut stream = open(&host, Framing::Chunked).await;
@@ -152,7 +207,7 @@ fn a_stream_with_other_topics_ends_its_readers_also_those_that_come_late() {
         host.hub.follow(vec![]).await;
         let rest = there.rest().await;
         assert!(rest.contains("event: message") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
-        let reader = tokio::task::spawn_local(reader::run(io, late, &host.worker, Framing::Chunked));
+        let reader = tokio::task::spawn_local(reader::run(io, late, None, &host.worker, manners(Framing::Chunked)));
         let rest = Stream { client, reader }.rest().await;
         assert!(rest.starts_with("5\r\n:ok\n\n\r\nc\r\nretry: ") && rest.ends_with("\n\r\n0\r\n\r\n"), "{rest}");
     });

@@ -12,9 +12,10 @@ use super::Services;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
 use super::panics;
-use super::reader;
+use super::reader::{self, Manners};
 use super::resume;
-use super::sse::Framing;
+use super::sse::{Framing, Wire};
+use super::wishes::{self, Wishes};
 use crate::hub::{Who, Worker};
 use crate::model::{StreamSet, parse_stream_names};
 
@@ -37,7 +38,8 @@ pub(super) async fn get(
 
 /// The head of the stream, and nothing behind it: no reader, no place.
 pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
-    let checked = stream_set(&request, &services).and_then(|set| resume::from(&request, &set));
+    let set = wishes::of(&request).and_then(|wishes| stream_set(&request, &services, wishes));
+    let checked = set.and_then(|set| resume::from(&request, &set));
     match checked {
         // Not an empty body: that one has a length, and the stream has none.
         Ok(_) => ok(&request).body(NoBody::new()),
@@ -46,16 +48,17 @@ pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) ->
 }
 
 async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -> Result<HttpResponse, Refusal> {
-    let set = stream_set(request, services)?;
+    let wishes = wishes::of(request)?;
+    let set = stream_set(request, services, wishes)?;
     let from = resume::from(request, &set)?;
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let who = Who { client: services.client_prefixes.key_of(request), user_agent: user_agent.map(Into::into) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
-    subscription.settle(SETTLE_AT_MOST).await?;
+    let notice = subscription.settle(SETTLE_AT_MOST).await?;
 
     let mut answer = ok(request);
-    if let Some(notice) = subscription.notice() {
-        answer.insert_header((SLUICE_NOTICE, notice));
+    if let Some(notice) = &notice {
+        answer.insert_header((SLUICE_NOTICE, &**notice));
     }
     let framing = if request.version() < Version::HTTP_11 { Framing::Raw } else { Framing::Chunked };
     let handover = request
@@ -63,8 +66,9 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         .cloned()
         .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
     let worker = worker.clone();
+    let manners = Manners { wire: Wire { format: wishes.view.format, framing }, positions: wishes.positions };
     let body = HandoverBody::new(handover, move |io| {
-        actix_rt::spawn(reader::run(io, subscription, &worker, framing));
+        actix_rt::spawn(reader::run(io, subscription, notice.as_deref(), &worker, manners));
     });
     Ok(framed(answer.body(body), framing))
 }
@@ -80,22 +84,18 @@ fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<B
 
 fn ok(request: &HttpRequest) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
-    // As EventStreams has it: the charset comes only with an Accept header.
-    let content_type = match request.headers().contains_key(header::ACCEPT) {
-        true => "text/event-stream; charset=utf-8",
-        false => "text/event-stream",
-    };
-    answer.content_type(content_type);
+    answer.content_type(wishes::content_type(request.headers()));
     answer.insert_header((header::CACHE_CONTROL, "no-cache"));
+    answer.insert_header((header::VARY, "Accept"));
     answer.insert_header((X_ACCEL_BUFFERING, "no"));
     answer
 }
 
 /// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
-fn stream_set(request: &HttpRequest, services: &Services) -> Result<StreamSet, Refusal> {
+fn stream_set(request: &HttpRequest, services: &Services, wishes: Wishes) -> Result<StreamSet, Refusal> {
     // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched.
     let list = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
-    Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?)
+    Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?.seen(wishes.view))
 }

@@ -27,7 +27,7 @@ pub(super) struct Channel {
 impl Channel {
     /// A channel that begins where the tail stands.
     pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>, settled_at: Option<Instant>) -> Self {
-        let mut ring = Ring::default();
+        let mut ring = Ring::new(set.view().format);
         partitions.for_each(|opened| _ = ring.open(&opened));
         let (end, epoch, closed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
         Self { set, ring: Mutex::new(ring), end, epoch, closed, settled_at }
@@ -45,6 +45,7 @@ impl Channel {
 
     /// Says how many bytes the ring has grown by.
     pub(super) fn push(&self, record: &Record, body: Option<&Body>, bytes_max: usize) -> isize {
+        let body = body.filter(|body| body.is_shown(self.set.view()));
         let mut ring = self.ring.lock();
         let before = ring.bytes();
         ring.push(record, body);

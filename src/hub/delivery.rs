@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::frame::{Body, Frame, Head, id_of};
+use super::frame::{Body, Frame, Head};
 use super::ring::Seq;
-use crate::model::{Bookmark, Offset, Partition, Timestamp};
+use crate::model::{Bookmark, Format, Offset, Partition, Timestamp};
 
 #[derive(Debug)]
 pub enum Delivery {
@@ -24,16 +24,16 @@ pub struct Own {
 }
 
 impl Delivery {
-    /// `bookmark` is the reader's after this record.
+    /// `bookmark` is the reader's after this record, `body` in this format.
     pub(super) fn own(
+        format: Format,
         bookmark: &Bookmark,
         partition: &Partition,
-        offset: Offset,
-        time: Timestamp,
-        body: &Body,
+        (offset, time): (Offset, Timestamp),
+        body: Body,
     ) -> Self {
-        let head = Head::new(&id_of(bookmark), body, None);
-        Self::Own(Box::new(Own { head, body: body.clone(), partition: partition.clone(), offset, time }))
+        let head = Head::new(format, || bookmark.clone(), &body);
+        Self::Own(Box::new(Own { head, body, partition: partition.clone(), offset, time }))
     }
 
     pub fn head(&self) -> &Head {

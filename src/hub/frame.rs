@@ -10,6 +10,8 @@
 //! \r\n                                     body: chunk end    (left out for HTTP/1.0)
 //! ```
 //!
+//! As newline-delimited JSON the head is the chunk size alone, and the body the document and one line end.
+//!
 //! Head and body are slices, so that large bodies are shared by all channels. A small frame holds its own copy of the
 //! body right behind the head: one `send` of 1.4 KB costs the kernel a fifth less than a `writev` of its two parts, and
 //! that is paid once per reader, the copy once per channel.
@@ -19,15 +21,23 @@ use std::io::Write;
 
 use super::ring::Point;
 use crate::model::json::{self, Member};
-use crate::model::{Bookmark, Offset, Record, Timestamp};
+use crate::model::{Bookmark, Format, Offset, Record, Timestamp, View};
 
 const CHUNK_END: &[u8] = b"\r\n";
+/// What stands around the document in an SSE body.
+const DATA: &[u8] = b"data: ";
+const DATA_END: &[u8] = b"\n\n\r\n";
+/// The `meta.domain` of events that monitoring puts into a stream.
+const CANARY: &str = "\"canary\"";
 /// Bodies up to this size are copied behind their head.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// What follows a frame's head: `data: …`, the blank line, and the end of its HTTP chunk.
 #[derive(Debug, Clone)]
-pub struct Body(Bytes);
+pub struct Body {
+    bytes: Bytes,
+    canary: bool,
+}
 
 impl Body {
     /// Encodes a record's value, with `meta.topic`, `meta.partition`, `meta.offset` (and `meta.key` where there is a key)
@@ -39,20 +49,36 @@ impl Body {
             return None;
         }
         let mut out = BytesMut::with_capacity(text.len() + 256);
-        out.extend_from_slice(b"data: ");
-        splice_meta(&mut out, text.trim(), record);
-        out.extend_from_slice(b"\n\n\r\n");
-        Some(Self(out.freeze()))
+        out.extend_from_slice(DATA);
+        let canary = splice_meta(&mut out, text.trim(), record);
+        out.extend_from_slice(DATA_END);
+        Some(Self { bytes: out.freeze(), canary })
+    }
+
+    /// Whether somebody who reads in this way gets to see it.
+    pub(super) fn is_shown(&self, view: View) -> bool {
+        view.canaries || !self.canary
+    }
+
+    /// The body in this format, made of one that was encoded. A copy for who does not read SSE: they are few.
+    pub(super) fn in_format(&self, format: Format) -> Self {
+        match format {
+            Format::Sse => self.clone(),
+            Format::Ndjson => {
+                let document = &self.bytes[DATA.len()..self.bytes.len() - DATA_END.len()];
+                Self { bytes: [document, b"\n", CHUNK_END].concat().into(), canary: self.canary }
+            }
+        }
     }
 
     /// With the end of the chunk.
     pub fn chunked(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Without it.
-    pub fn sse(&self) -> &[u8] {
-        &self.0[..self.0.len() - CHUNK_END.len()]
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - CHUNK_END.len()]
     }
 }
 
@@ -61,43 +87,43 @@ impl Body {
 pub struct Head {
     bytes: Bytes,
     /// Where the chunk size ends.
-    sse_from: usize,
+    raw_from: usize,
 }
 
 impl Head {
-    /// The head before `body`, with a `retry:` line where one is asked for.
-    pub(crate) fn new(id: &[u8], body: &Body, retry_ms: Option<u64>) -> Self {
-        let mut sse = Vec::with_capacity(id.len() + 48);
-        sse.extend_from_slice(b"event: message\nid: ");
-        sse.extend_from_slice(id);
-        sse.push(b'\n');
-        if let Some(ms) = retry_ms {
-            let _ = writeln!(sse, "retry: {ms}");
+    /// The head before `body`, a body in this format; it carries the bookmark as its id where the format has ids.
+    pub(super) fn new(format: Format, bookmark: impl FnOnce() -> Bookmark, body: &Body) -> Self {
+        match format {
+            Format::Sse => {
+                let id = id_of(&bookmark());
+                Self::wrap(&[b"event: message\nid: ", id.as_slice(), b"\n"].concat(), body)
+            }
+            Format::Ndjson => Self::wrap(b"", body),
         }
-        Self::wrap(&sse, body)
     }
 
     /// The same head with a `retry:` line at its end.
     pub fn with_retry(&self, body: &Body, retry_ms: u64) -> Self {
-        let mut sse = self.sse().to_vec();
-        let _ = writeln!(sse, "retry: {retry_ms}");
-        Self::wrap(&sse, body)
+        let mut raw = self.raw().to_vec();
+        let _ = writeln!(raw, "retry: {retry_ms}");
+        Self::wrap(&raw, body)
     }
 
-    fn wrap(sse: &[u8], body: &Body) -> Self {
-        let mut bytes = Vec::with_capacity(sse.len() + 8);
-        let _ = write!(bytes, "{:x}\r\n", sse.len() + body.sse().len());
-        let sse_from = bytes.len();
-        bytes.extend_from_slice(sse);
-        Self { bytes: bytes.into(), sse_from }
+    fn wrap(raw: &[u8], body: &Body) -> Self {
+        let mut bytes = Vec::with_capacity(raw.len() + 8);
+        let _ = write!(bytes, "{:x}\r\n", raw.len() + body.raw().len());
+        let raw_from = bytes.len();
+        bytes.extend_from_slice(raw);
+        Self { bytes: bytes.into(), raw_from }
     }
 
     pub fn chunked(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub fn sse(&self) -> &[u8] {
-        &self.bytes[self.sse_from..]
+    /// Without the size of the chunk.
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes[self.raw_from..]
     }
 }
 
@@ -118,25 +144,25 @@ pub struct Frame {
 
 impl Frame {
     pub(super) fn new(
-        id: &[u8],
-        body: &Body,
+        head: Head,
+        body: Body,
         (slot, offset, time): (usize, Offset, Timestamp),
         places: Box<[Point]>,
     ) -> Self {
-        let head = Head::new(id, body, None);
-        if body.0.len() > JOINED_BYTES_MAX {
-            return Self { head, body: body.clone(), joined: None, slot, offset, time, places };
+        if body.bytes.len() > JOINED_BYTES_MAX {
+            return Self { head, body, joined: None, slot, offset, time, places };
         }
         let joined = Bytes::from([head.chunked(), body.chunked()].concat());
         let body_from = head.bytes.len();
-        let head = Head { bytes: joined.slice(..body_from), sse_from: head.sse_from };
-        Self { head, body: Body(joined.slice(body_from..)), joined: Some(joined), slot, offset, time, places }
+        let head = Head { bytes: joined.slice(..body_from), raw_from: head.raw_from };
+        let body = Body { bytes: joined.slice(body_from..), canary: body.canary };
+        Self { head, body, joined: Some(joined), slot, offset, time, places }
     }
 
     /// What the frame weighs in the ring. The body counts in every channel, which errs on the safe side.
     pub(super) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 160;
-        OVERHEAD + self.head.bytes.len() + self.body.0.len() + size_of_val(&*self.places)
+        OVERHEAD + self.head.bytes.len() + self.body.bytes.len() + size_of_val(&*self.places)
     }
 }
 
@@ -147,13 +173,15 @@ pub(super) fn id_of(bookmark: &Bookmark) -> Vec<u8> {
     id
 }
 
-/// Writes the object with the log's truth in its last `meta` that is an object; makes one if there is none.
-fn splice_meta(out: &mut BytesMut, object: &str, record: &Record) {
+/// Writes the object with the log's truth in its last `meta` that is an object; makes one if there is none. Says whether
+/// it is a canary.
+fn splice_meta(out: &mut BytesMut, object: &str, record: &Record) -> bool {
     match json::last_member(object, "meta").filter(|meta| meta.value.starts_with('{')) {
         Some(meta) => {
             push_clean(out, &object[..meta.value_range.start]);
             push_meta(out, meta.value, record);
             push_clean(out, &object[meta.value_range.end..]);
+            json::last_member(meta.value, "domain").is_some_and(|domain| domain.value == CANARY)
         }
         None => {
             let inner = object[1..object.len() - 1].trim_end();
@@ -162,6 +190,7 @@ fn splice_meta(out: &mut BytesMut, object: &str, record: &Record) {
             out.extend_from_slice(if inner.trim().is_empty() { b"\"meta\":" } else { b",\"meta\":" });
             push_meta(out, "{}", record);
             out.extend_from_slice(b"}");
+            false
         }
     }
 }
@@ -240,7 +269,7 @@ mod tests {
 
     fn encoded(value: &str, key: Option<&[u8]>) -> Option<String> {
         let body = Body::encode(&record(value, key))?;
-        let text = std::str::from_utf8(body.sse()).expect("UTF-8");
+        let text = std::str::from_utf8(body.raw()).expect("UTF-8");
         Some(text.strip_prefix("data: ").and_then(|text| text.strip_suffix("\n\n")).expect("a data line").to_owned())
     }
 
@@ -296,11 +325,36 @@ mod tests {
     #[test]
     fn a_frame_is_one_chunk() {
         let body = Body::encode(&record("{}", None)).expect("an object");
-        let head = Head::new(b"[]", &body, None);
+        let head = Head::new(Format::Sse, Bookmark::default, &body);
         let size = usize::from_str_radix(&String::from_utf8_lossy(&head.chunked()[..2]), 16).expect("hex");
-        assert_eq!(size, head.sse().len() + body.sse().len());
+        assert_eq!(size, head.raw().len() + body.raw().len());
         let first = head.with_retry(&body, 3000);
-        assert_eq!(first.sse(), b"event: message\nid: []\nretry: 3000\n");
+        assert_eq!(first.raw(), b"event: message\nid: []\nretry: 3000\n");
         assert!(body.chunked().ends_with(b"\n\n\r\n"));
+    }
+
+    #[test]
+    fn as_ndjson_a_frame_is_a_line_in_a_chunk_whatever_its_size() {
+        for bytes in [1, 2 * JOINED_BYTES_MAX] {
+            let sent = format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes));
+            let body = Body::encode(&record(&sent, None)).expect("an object").in_format(Format::Ndjson);
+            let head = Head::new(Format::Ndjson, || panic!("there are no ids"), &body);
+            let frame = Frame::new(head, body, (0, Offset(7), Timestamp(0)), Box::default());
+            let line = format!("{},\"meta\":{{{PLACE}}}}}\n", &sent[..sent.len() - 1]);
+            let chunk = [frame.head.chunked(), frame.body.chunked()].concat();
+            assert_eq!(String::from_utf8_lossy(&chunk), format!("{:x}\r\n{line}\r\n", line.len()));
+            assert!(frame.joined.is_none_or(|joined| joined == chunk));
+        }
+    }
+
+    #[test]
+    fn a_canary_is_known_by_the_last_domain_of_the_last_meta() {
+        let canary = |value: &str| !Body::encode(&record(value, None)).expect("an object").is_shown(View::default());
+        assert!(canary(r#"{"meta":{"domain":"canary"}}"#));
+        assert!(canary(r#"{"meta":{"domain":"x"},"meta":{"domain":"y", "d\u006fmain" : "canary" }}"#));
+        assert!(!canary(r#"{"meta":{"domain":"canary","domain":"en.wikipedia.org"}}"#));
+        assert!(!canary(r#"{"domain":"canary","meta":{"domain":["canary"],"x":{"domain":"canary"}}}"#));
+        let all = View { canaries: true, ..View::default() };
+        assert!(Body::encode(&record(r#"{"meta":{"domain":"canary"}}"#, None)).expect("one").is_shown(all));
     }
 }

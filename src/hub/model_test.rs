@@ -1,5 +1,6 @@
 //! The model test: two servers over one log, random producers, evictions, slow readers, retention, offset gaps,
-//! partitions added, and readers that hop between the servers. Nothing is lost, nothing comes twice.
+//! partitions added, canaries that some are shown and others not, places that are told without an event, and readers that
+//! hop between the servers. Nothing is lost, nothing comes twice.
 //!
 //! `SLUICE_MODEL_SEEDS=N` runs more seeds, `SLUICE_MODEL_SEED=S` that one alone. A failure prints its seed.
 
@@ -15,11 +16,13 @@ use super::subscription::Subscription;
 use super::testing::{SharedLog, two_topics, who};
 use super::{Delivery, From, Hub, Next, Options, Turn, Worker};
 use crate::log::TailBatch;
-use crate::model::{ClientId, Offset, Partition, StreamSet, Topic};
+use crate::model::{ClientId, Offset, Partition, Record, StreamSet, Topic, View};
 use crate::shutdown::Shutdown;
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 250;
+/// Only canaries have this here.
+const CANARY: &[u8] = b"\"canary\"";
 
 #[test]
 fn nothing_is_lost_and_nothing_comes_twice_whatever_happens() {
@@ -70,7 +73,8 @@ struct Reader {
     server: usize,
     subscription: Subscription,
     turn: Turn,
-    /// The id of the last event.
+    set: StreamSet,
+    /// The id of the last event, or the place that was told since.
     id: Option<String>,
     /// The next offset that must come, by partition.
     wants: BTreeMap<Partition, Offset>,
@@ -127,6 +131,7 @@ impl World {
         let value = match self.random.u32(0..12) {
             0 => None,
             1 => Some("not json"),
+            2..5 => Some(r#"{"meta":{"stream":"a","domain":"canary"}}"#),
             _ => Some(r#"{"meta":{"stream":"a"},"x":1}"#),
         };
         self.log.put(&partition, gap, time, value);
@@ -194,14 +199,15 @@ impl World {
 
     async fn connect(&mut self) {
         let server = self.random.usize(0..self.servers.len());
-        let subscription = self.subscribe(server, From::Live).await;
+        let set = self.set.clone().seen(View { canaries: self.random.bool(), ..View::default() });
+        let subscription = self.subscribe(server, &set, From::Live).await;
         let turn = subscription.enter(&self.servers[server].worker);
         let wants = subscription.places();
-        self.readers.push(Reader { server, subscription, turn, id: None, wants, delivered: 0 });
+        self.readers.push(Reader { server, subscription, turn, set, id: None, wants, delivered: 0 });
     }
 
-    async fn subscribe(&self, server: usize, from: From) -> Subscription {
-        let mut subscription = self.servers[server].hub.subscribe(&self.set, from, who()).expect("a subscription");
+    async fn subscribe(&self, server: usize, set: &StreamSet, from: From) -> Subscription {
+        let mut subscription = self.servers[server].hub.subscribe(set, from, who()).expect("a subscription");
         subscription.settle(Duration::from_secs(2)).await.expect("a place");
         subscription
     }
@@ -215,15 +221,23 @@ impl World {
         let Some(id) = self.readers[at].id.clone() else { return };
         let id = ClientId::parse(&id, self.set.topics()).expect("an id that a stream has sent");
         let mentioned: Vec<Partition> = id.places().iter().map(|place| place.partition.clone()).collect();
+        let timed = id.newest().is_some();
         let server = self.random.usize(0..self.servers.len());
-        let subscription = self.subscribe(server, From::Id(id)).await;
+        let set = self.readers[at].set.clone();
+        let subscription = self.subscribe(server, &set, From::Id(id)).await;
         let reader = &mut self.readers[at];
         reader.turn = subscription.enter(&self.servers[server].worker);
-        reader.subscription = subscription;
         reader.server = server;
         // A partition that the id does not mention starts a minute before its newest time, and nothing here is that old:
         // all of it must come that is still kept.
         reader.wants.retain(|partition, _| mentioned.contains(partition));
+        // With no time in the id they start live.
+        if !timed {
+            for (partition, next) in subscription.places() {
+                reader.wants.entry(partition).or_insert(next);
+            }
+        }
+        reader.subscription = subscription;
     }
 
     fn retain(&mut self) {
@@ -249,6 +263,9 @@ impl World {
         let takes = self.random.usize(1..=32);
         let log = self.log.clone();
         self.readers[at].read(&log, takes).await;
+        if self.random.u32(0..6) == 0 {
+            self.readers[at].ask_for_its_place(&log);
+        }
     }
 
     async fn drain(&mut self) {
@@ -277,7 +294,7 @@ impl World {
             while reader.read(&log, 32).await {}
             for (partition, wants) in &reader.wants {
                 let (_, next) = log.bounds(partition);
-                let left: Vec<_> = log.records(partition, *wants..next).into_iter().filter(is_event).collect();
+                let left = reader.shown(log.records(partition, *wants..next));
                 assert!(left.is_empty(), "{partition}: {} never came, from {wants} on", left.len());
             }
         }
@@ -322,14 +339,37 @@ impl Reader {
         let (partition, offset) = meta_of(delivery);
         let wants = self.wants.entry(partition.clone()).or_insert(Offset(0));
         assert!(offset >= *wants, "{partition} {offset} came again, {wants} was next");
-        let missed: Vec<_> = log.records(&partition, *wants..offset).into_iter().filter(is_event).collect();
-        assert!(missed.is_empty(), "{partition}: {} lost between {wants} and {offset}", missed.len());
+        let wanted = *wants;
         *wants = offset.after();
+        let missed = self.shown(log.records(&partition, wanted..offset));
+        assert!(missed.is_empty(), "{partition}: {} lost between {wanted} and {offset}", missed.len());
+        assert!(!is_canary(delivery.body().raw()) || self.set.view().canaries, "{partition} {offset} is a canary");
         self.delivered += 1;
-        let head = std::str::from_utf8(delivery.head().sse()).expect("ASCII");
+        let head = std::str::from_utf8(delivery.head().raw()).expect("ASCII");
         let id = head.strip_prefix("event: message\nid: ").and_then(|rest| rest.strip_suffix('\n')).expect("an id");
         self.check_id(id);
         self.id = Some(id.to_owned());
+    }
+
+    /// What is told without an event is as good as an id: nothing that the reader is to see lies before it.
+    fn ask_for_its_place(&mut self, log: &SharedLog) {
+        let Some(id) = self.subscription.position() else { return };
+        let id = String::from_utf8(id).expect("ASCII");
+        self.check_id(&id);
+        for place in ClientId::parse(&id, &[]).expect("an id").places() {
+            let crate::model::Mark::At { next, .. } = place.mark else { panic!("{place:?}") };
+            let Some(wants) = self.wants.insert(place.partition.clone(), next) else { continue };
+            let passed = self.shown(log.records(&place.partition, wants..next));
+            assert!(passed.is_empty(), "{}: {} never came, and its place is {next}", place.partition, passed.len());
+        }
+        assert_eq!(self.subscription.position(), None, "told once");
+        self.id = Some(id);
+    }
+
+    fn shown(&self, records: Vec<Record>) -> Vec<Record> {
+        let canaries = self.set.view().canaries;
+        let shown = |value: &[u8]| value.starts_with(b"{") && (canaries || !is_canary(value));
+        records.into_iter().filter(|record| record.value.as_deref().is_some_and(shown)).collect()
     }
 
     /// The id never says more than the reader has had, and never less than it has had of its own partition.
@@ -345,12 +385,12 @@ impl Reader {
     }
 }
 
-fn is_event(record: &crate::model::Record) -> bool {
-    record.value.as_deref().is_some_and(|value| value.starts_with(b"{"))
+fn is_canary(value: &[u8]) -> bool {
+    value.windows(CANARY.len()).any(|window| window == CANARY)
 }
 
 fn meta_of(delivery: &Delivery) -> (Partition, Offset) {
-    let text = std::str::from_utf8(delivery.body().sse()).expect("UTF-8");
+    let text = std::str::from_utf8(delivery.body().raw()).expect("UTF-8");
     let json: serde_json::Value = serde_json::from_str(text.trim_start_matches("data: ").trim()).expect("JSON");
     let meta = &json["meta"];
     let topic = Topic::new(meta["topic"].as_str().expect("a topic"));

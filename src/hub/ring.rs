@@ -11,9 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::delivery::Delivery;
-use super::frame::{Body, Frame, id_of};
+use super::frame::{Body, Frame, Head};
 use crate::log::Opened;
-use crate::model::{Bookmark, Offset, Partition, Place, Record, Timestamp};
+use crate::model::{Bookmark, Format, Offset, Partition, Place, Record, Timestamp};
 
 /// A frame's number in its ring. Means nothing outside this process.
 pub(super) type Seq = u64;
@@ -65,6 +65,7 @@ pub(super) struct Gap {
 
 #[derive(Debug, Default)]
 pub(super) struct Ring {
+    format: Format,
     slots: Vec<Slot>,
     frames: VecDeque<Arc<Frame>>,
     /// The number of the oldest frame kept.
@@ -73,6 +74,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, ..Self::default() }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -119,9 +124,10 @@ impl Ring {
         }
         self.slots[slot].tip = Point { next: record.offset.after(), before: Some(record.time) };
         let Some(body) = body else { return };
-        let id = id_of(&self.tip());
+        let body = body.in_format(self.format);
+        let head = Head::new(self.format, || self.tip(), &body);
         let places = self.slots.iter().map(|slot| slot.tip).collect();
-        let frame = Frame::new(&id, body, (slot, record.offset, record.time), places);
+        let frame = Frame::new(head, body, (slot, record.offset, record.time), places);
         self.bytes += frame.bytes();
         self.frames.push_back(Arc::new(frame));
         if self.frames.len() > FRAMES_MAX {
@@ -188,7 +194,10 @@ impl Ring {
             met = met || self.meets(&own, frame);
             found.push(match met {
                 true => Delivery::Shared { seq, frame: frame.clone() },
-                false => Delivery::own(&own, partition, frame.offset, frame.time, &frame.body),
+                false => {
+                    let place = (frame.offset, frame.time);
+                    Delivery::own(self.format, &own, partition, place, frame.body.clone())
+                }
             });
         }
         if found.is_empty() { After::AtTip } else { After::Frames }
@@ -205,6 +214,16 @@ impl Ring {
             until: slot.floor.next,
             turn: others.filter_map(|(_, wanted)| wanted.before).min(),
         })
+    }
+
+    /// Moves the bookmark of a reader that has had every frame over the records behind them of which no frame was made.
+    /// Never back: another server may have brought it further than this one is.
+    pub(super) fn catch_up(&self, own: &mut Bookmark) {
+        for Slot { partition, tip, .. } in &self.slots {
+            if own.get(partition).is_none_or(|place| place.next < tip.next) {
+                own.advance(partition, tip.next, tip.before);
+            }
+        }
     }
 
     /// The newest frame, if a reader at `own` stands right after it.

@@ -4,6 +4,7 @@
 //! that fell off the ring while it was slow is `Behind` too. So there is one loop and no hand-over.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +16,14 @@ use tokio::task::JoinHandle;
 use super::catchup::Block;
 use super::channel::Channel;
 use super::delivery::Delivery;
-use super::frame::Frame;
+use super::frame::{Frame, id_of};
 use super::place::{ResolveError, Resolved};
 use super::registry::Entry;
-use super::ring::{After, BATCH_FRAMES_MAX, Gap, Seq};
+use super::ring::{After, BATCH_FRAMES_MAX, Gap, Ring, Seq};
 use super::wake::{Turn, Worker};
 use super::{Shared, SubscribeError};
 use crate::log::ReadError;
-use crate::model::{Bookmark, Place};
+use crate::model::{Bookmark, Place, View};
 #[cfg(test)]
 use crate::model::{Offset, Partition};
 
@@ -35,7 +36,15 @@ pub struct Subscription {
     channel: Arc<Channel>,
     state: State,
     entry: Entry,
-    notice: Option<Box<str>>,
+    told: Told,
+}
+
+/// What the reader knows of its place: a digest of the newest position, or that an event has carried one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Event,
+    Position(u32),
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<Arc<Block>, ReadError>> + Send>>;
@@ -64,7 +73,8 @@ pub enum Next {
 
 impl Subscription {
     pub(super) fn resolved(shared: Arc<Shared>, channel: Arc<Channel>, bookmark: Bookmark, entry: Entry) -> Self {
-        Self { shared, channel, state: State::Own(Box::new(bookmark)), entry, notice: None }
+        let state = State::Own(Box::new(bookmark));
+        Self { shared, channel, state, entry, told: Told::Nothing }
     }
 
     pub(super) fn resolving(
@@ -73,36 +83,28 @@ impl Subscription {
         resolved: JoinHandle<Result<Resolved, ResolveError>>,
         entry: Entry,
     ) -> Self {
-        Self { shared, channel, state: State::Resolving(Resolving(resolved)), entry, notice: None }
+        let state = State::Resolving(Resolving(resolved));
+        Self { shared, channel, state, entry, told: Told::Nothing }
     }
 
-    /// Waits, at most this long, until the place is known. What the reader has to be told about it is then in
-    /// [`Subscription::notice`]; a place that is resolved later tells it in the stream alone.
-    pub async fn settle(&mut self, at_most: Duration) -> Result<(), SubscribeError> {
-        let State::Resolving(resolving) = &mut self.state else { return Ok(()) };
+    /// Waits, at most this long, until the place is known. Says what was asked and what is given, where they differ: for
+    /// the header `Sluice-Notice`; ASCII, one line. A place that is resolved later tells it in the stream alone.
+    pub async fn settle(&mut self, at_most: Duration) -> Result<Option<Box<str>>, SubscribeError> {
+        let State::Resolving(resolving) = &mut self.state else { return Ok(None) };
         match tokio::time::timeout(at_most, &mut resolving.0).await {
             Ok(Ok(Ok(resolved))) => self.settled(resolved),
             Ok(Ok(Err(ResolveError::ForeignId))) => Err(SubscribeError::ForeignId),
-            Ok(failed) => {
-                self.notice = self.resolved_late(failed);
-                Ok(())
-            }
-            Err(_) => Ok(()),
+            Ok(failed) => Ok(self.resolved_late(failed)),
+            Err(_) => Ok(None),
         }
     }
 
-    fn settled(&mut self, resolved: Resolved) -> Result<(), SubscribeError> {
+    fn settled(&mut self, resolved: Resolved) -> Result<Option<Box<str>>, SubscribeError> {
         if !resolved.bookmark.has_an_id() {
             return Err(SubscribeError::TooManyPartitions(resolved.bookmark.places().len()));
         }
-        self.notice = resolved.notice.map(String::into_boxed_str);
         self.state = State::Own(Box::new(resolved.bookmark));
-        Ok(())
-    }
-
-    /// What was asked and what is given, where they differ: for the header `Sluice-Notice`. ASCII, one line.
-    pub fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
+        Ok(resolved.notice.map(String::into_boxed_str))
     }
 
     /// The reader's part of its worker's round.
@@ -140,16 +142,15 @@ impl Subscription {
                         Err(bookmark) => self.state = State::Own(Box::new(bookmark)),
                     }
                 }
-                State::Own(own) => match self.channel.with_ring(|ring| ring.after(own, found)) {
-                    After::AtTip => {
-                        // A waiting reader needs no bookmark of its own where the newest frame has the same.
-                        if let Some((next, last)) = self.channel.with_ring(|ring| ring.met_at_tip(own)) {
-                            self.state = State::Shared { next, last };
+                State::Own(own) => match self.channel.with_ring(|ring| after_own(ring, own, found)) {
+                    (After::AtTip, met) => {
+                        if let Some(met) = met {
+                            self.state = met;
                         }
                         return at_tip(context, turn);
                     }
-                    After::Frames => return Poll::Ready(Next::Frames),
-                    After::Behind(gap) => {
+                    (After::Frames, _) => return Poll::Ready(Next::Frames),
+                    (After::Behind(gap), _) => {
                         if let Some(next) = self.fill(gap, found) {
                             return Poll::Ready(next);
                         }
@@ -162,6 +163,7 @@ impl Subscription {
     /// Takes over the first of these deliveries: the bookmark stands after the last of them.
     pub fn accept(&mut self, deliveries: &[Delivery]) {
         let Some(last) = deliveries.last() else { return };
+        self.told = Told::Event;
         if let Delivery::Shared { seq, frame } = last {
             self.state = State::Shared { next: seq + 1, last: frame.clone() };
             return;
@@ -172,6 +174,34 @@ impl Subscription {
                 own.advance(&record.partition, record.offset.after(), Some(record.time));
             }
         }
+    }
+
+    /// The id of the reader's place, where it is known and the reader has not been told of it.
+    pub fn position(&mut self) -> Option<Vec<u8>> {
+        let bookmark = match &self.state {
+            State::Resolving(_) => return None,
+            State::Own(own) => (**own).clone(),
+            State::Behind(behind) => behind.0.clone(),
+            State::Shared { next, last } => {
+                let place = self.channel.with_ring(|ring| {
+                    let at_tip = ring.end() == *next;
+                    let place = if at_tip { ring.tip() } else { ring.bookmark_of(last) };
+                    // The event that it had last said so.
+                    (self.told != Told::Event || !ring.meets(&place, last)).then_some(place)
+                })?;
+                // It stands there from now on: what is told is never taken back.
+                self.state = State::Own(Box::new(place.clone()));
+                place
+            }
+        };
+        let id = id_of(&bookmark);
+        let mut digest = DefaultHasher::new();
+        id.hash(&mut digest);
+        // Half of it is enough: a place that is not told by mistake is told with the next event.
+        let told = Told::Position(u32::try_from(digest.finish() >> 32).unwrap_or_default());
+        let news = self.told != told;
+        self.told = told;
+        news.then_some(id)
     }
 
     /// Whether the reader's place is the channel's: less than a full list is then all that there is.
@@ -216,7 +246,7 @@ impl Subscription {
     fn fill(&mut self, gap: Gap, found: &mut Vec<Delivery>) -> Option<Next> {
         let State::Own(own) = &mut self.state else { return None };
         if let Some(block) = self.shared.catchup.cached(&gap.partition, gap.from) {
-            return deliver(own, &gap, &block, found);
+            return deliver(self.channel.set.view(), own, &gap, &block, found);
         }
         let (catchup, engine) = (self.shared.catchup.clone(), self.shared.engine.clone());
         let (partition, from) = (gap.partition.clone(), gap.from);
@@ -240,7 +270,7 @@ impl Subscription {
         let State::Behind(behind) = &mut self.state else { return None };
         let (mut own, gap) = (std::mem::take(&mut behind.0), &behind.1);
         let next = match read {
-            Ok(block) => deliver(&mut own, gap, &block, found),
+            Ok(block) => deliver(self.channel.set.view(), &mut own, gap, &block, found),
             Err(ReadError::Gone { first }) => {
                 let (partition, from) = (&gap.partition, gap.from);
                 // From the floor on the ring has it, whatever the log has lost; and never back.
@@ -257,13 +287,30 @@ impl Subscription {
     }
 }
 
+/// What comes after a place of the reader's own. At the tip it may turn out to be the channel's: a waiting reader needs
+/// no bookmark of its own where the newest frame has the same.
+fn after_own(ring: &Ring, own: &mut Bookmark, found: &mut Vec<Delivery>) -> (After, Option<State>) {
+    let after = ring.after(own, found);
+    if after != After::AtTip {
+        return (after, None);
+    }
+    let met = ring.met_at_tip(own).map(|(next, last)| State::Shared { next, last });
+    if met.is_none() {
+        ring.catch_up(own);
+    }
+    (after, met)
+}
+
 /// Puts the block's records below the floor into the list. Moves the bookmark only over what is not delivered.
-fn deliver(own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut Vec<Delivery>) -> Option<Next> {
+fn deliver(view: View, own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut Vec<Delivery>) -> Option<Next> {
     let mut at = own.clone();
     for entry in block.entries_from(gap.from).iter().take_while(|entry| entry.offset < gap.until) {
         at.advance(&gap.partition, entry.offset.after(), Some(entry.time));
-        match &entry.body {
-            Some(body) => found.push(Delivery::own(&at, &gap.partition, entry.offset, entry.time, body)),
+        match entry.body.as_ref().filter(|body| body.is_shown(view)) {
+            Some(body) => {
+                let (place, body) = ((entry.offset, entry.time), body.in_format(view.format));
+                found.push(Delivery::own(view.format, &at, &gap.partition, place, body));
+            }
             None if found.is_empty() => own.advance(&gap.partition, entry.offset.after(), Some(entry.time)),
             None => {}
         }

@@ -34,4 +34,4 @@ pub use nearest::nearest;
 pub use position::{Offset, Partition, Timestamp, Topic};
 pub use record::{NewRecord, Record};
 pub use since::{SinceError, parse_since};
-pub use stream::{NameError, StreamName, StreamSet, parse_stream_names};
+pub use stream::{Format, NameError, StreamName, StreamSet, View, parse_stream_names};

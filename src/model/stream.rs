@@ -70,10 +70,31 @@ pub fn parse_stream_names(list: &str) -> Result<Vec<StreamName>, NameError> {
     list.split([',', '|']).map(StreamName::parse).collect()
 }
 
-/// What one reader asked for: canonical streams, each once, sorted. It is its channel's key. Only the catalogue
-/// makes one, so its streams exist and its topics are known.
+/// What a reader's events look like on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Server-Sent Events: `event`, `id`, `data`.
+    #[default]
+    Sse,
+    /// Newline-delimited JSON: the documents alone.
+    Ndjson,
+}
+
+/// How a reader wants to see its streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct View {
+    pub format: Format,
+    /// Events that monitoring puts into a stream (`meta.domain` is `canary`) are shown, too.
+    pub canaries: bool,
+}
+
+/// What one reader asked for: canonical streams, each once, sorted, and how it wants to see them. It is its channel's
+/// key. Only the catalogue makes one, so its streams exist and its topics are known.
 #[derive(Clone, Debug)]
-pub struct StreamSet(Arc<Inner>);
+pub struct StreamSet {
+    inner: Arc<Inner>,
+    view: View,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -91,27 +112,36 @@ impl StreamSet {
         }
         streams.sort();
         streams.dedup();
-        Self(Arc::new(Inner { streams, topics, topics_allowed }))
+        Self { inner: Arc::new(Inner { streams, topics, topics_allowed }), view: View::default() }
+    }
+
+    /// The same streams, seen in this way.
+    pub fn seen(self, view: View) -> Self {
+        Self { view, ..self }
+    }
+
+    pub fn view(&self) -> View {
+        self.view
     }
 
     pub fn streams(&self) -> &[StreamName] {
-        &self.0.streams
+        &self.inner.streams
     }
 
     pub fn topics(&self) -> &[Topic] {
-        &self.0.topics
+        &self.inner.topics
     }
 
     pub fn topics_allowed(&self) -> &[Topic] {
-        &self.0.topics_allowed
+        &self.inner.topics_allowed
     }
 }
 
-/// Two sets are the same channel if they are the same streams over the same topics: a catalogue that gave a stream
-/// other topics has made another set.
+/// Two sets are the same channel if they are the same streams over the same topics, seen in the same way: a catalogue
+/// that gave a stream other topics has made another set.
 impl PartialEq for StreamSet {
     fn eq(&self, other: &Self) -> bool {
-        self.0.streams == other.0.streams && self.0.topics == other.0.topics
+        self.view == other.view && self.inner.streams == other.inner.streams && self.inner.topics == other.inner.topics
     }
 }
 
@@ -119,15 +149,16 @@ impl Eq for StreamSet {}
 
 impl Hash for StreamSet {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.streams.hash(state);
-        self.0.topics.hash(state);
+        self.view.hash(state);
+        self.inner.streams.hash(state);
+        self.inner.topics.hash(state);
     }
 }
 
 /// The streams joined with commas.
 impl fmt::Display for StreamSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, stream) in self.0.streams.iter().enumerate() {
+        for (at, stream) in self.inner.streams.iter().enumerate() {
             write!(f, "{}{stream}", if at == 0 { "" } else { "," })?;
         }
         Ok(())
@@ -156,5 +187,7 @@ mod tests {
         let other = StreamSet::new(vec![name("a"), name("b")], topics(&["x", "y"]), vec![]);
         assert_eq!(one, other);
         assert_eq!(one.to_string(), "a,b");
+        let canaries = View { canaries: true, ..View::default() };
+        assert_ne!(one, other.seen(canaries), "it is another channel");
     }
 }
