@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, None as NoBody};
-use actix_web::http::{ConnectionType, Version, header};
+use actix_web::http::{ConnectionType, Method, Version, header};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use percent_encoding::percent_decode_str;
 
 use super::Services;
+use super::cors;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
+use super::held;
 use super::panics;
 use super::reader;
 use super::resume;
@@ -31,7 +33,10 @@ pub(super) async fn get(
     services: web::Data<Services>,
     worker: web::Data<Rc<Worker>>,
 ) -> HttpResponse {
-    let answer = async { open(&request, &services, &worker).await.unwrap_or_else(|refusal| refusal.answer(&request)) };
+    let answer = async {
+        let opened = open(&request, &services, &worker).await;
+        opened.unwrap_or_else(|refusal| held::answer(&request, &services, &refusal))
+    };
     panics::caught(&request, answer).await
 }
 
@@ -41,13 +46,25 @@ pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) ->
     match checked {
         // Not an empty body: that one has a length, and the stream has none.
         Ok(_) => ok(&request).body(NoBody::new()),
-        Err(refusal) => refusal.answer(&request),
+        Err(refusal) => held::answer(&request, &services, &refusal),
+    }
+}
+
+/// What a stream cannot be asked.
+pub(super) async fn other_method(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    const ALLOWED: &str = "GET, HEAD";
+    match *request.method() {
+        Method::OPTIONS => cors::preflight(ALLOWED),
+        _ => held::answer(&request, &services, &Refusal::WrongMethod(ALLOWED)),
     }
 }
 
 async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -> Result<HttpResponse, Refusal> {
     let set = stream_set(request, services)?;
     let from = resume::from(request, &set)?;
+    if services.patience.is_stopping() {
+        return Err(Refusal::Stopping);
+    }
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let who = Who { client: services.client_prefixes.key_of(request), user_agent: user_agent.map(Into::into) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
@@ -70,7 +87,7 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
 }
 
 /// The head says how the reader will delimit the body. actix would announce chunks to HTTP/1.0 too.
-fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
+pub(super) fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
     if framing == Framing::Raw {
         answer.head_mut().no_chunking(true);
         answer.head_mut().set_connection_type(ConnectionType::Close);
@@ -78,7 +95,7 @@ fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<B
     answer
 }
 
-fn ok(request: &HttpRequest) -> HttpResponseBuilder {
+pub(super) fn ok(request: &HttpRequest) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     // As EventStreams has it: the charset comes only with an Accept header.
     let content_type = match request.headers().contains_key(header::ACCEPT) {
@@ -93,8 +110,11 @@ fn ok(request: &HttpRequest) -> HttpResponseBuilder {
 
 /// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
 fn stream_set(request: &HttpRequest, services: &Services) -> Result<StreamSet, Refusal> {
-    // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched.
-    let list = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
+    // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched; so may a second slash in
+    // front of it.
+    let path = request.uri().path();
+    let path = if path.starts_with("//") { &path[1..] } else { path };
+    let list = path.splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
     Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?)
