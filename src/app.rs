@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
-use crate::http::{self, Half, Services};
+use crate::http::{self, Half, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -83,6 +83,7 @@ pub struct Running {
     pub takes_in: bool,
     pub intake: Arc<Intake>,
     hub: Hub,
+    patience: Patience,
     store: Arc<dyn Log>,
     shutdown: Shutdown,
     signals: Signals,
@@ -123,12 +124,14 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     }
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
+    let patience = Patience::new(shutdown.watcher());
     let services = Services {
         hub: hub.clone(),
         intake: intake.clone(),
         catalog: live,
         guard,
         client_prefixes: config.limits,
+        patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
     let signals = Signals::listen()?;
@@ -145,6 +148,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         takes_in,
         intake,
         hub,
+        patience,
         store: log,
         shutdown,
         signals,
@@ -182,7 +186,7 @@ impl Running {
         tracing::info!(streams = self.hub.registry().open(), "stopping");
         let reserve = (self.deadline / 5).min(CLOSE_RESERVE_MOST);
         tokio::select! {
-            () = drain(&self.public, &self.hub, &self.intake, &self.shutdown) => {}
+            () = drain(&self.public, &self.hub, &self.patience, &self.intake, &self.shutdown) => {}
             () = tokio::time::sleep_until(over_at - reserve) => {
                 tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
             }
@@ -199,11 +203,16 @@ impl Running {
     }
 }
 
-/// Readers first, and only then the server: their tasks live on its workers, and would be cut together with them.
-async fn drain(public: &ServerHandle, hub: &Hub, intake: &Intake, shutdown: &Shutdown) {
+/// Readers first, and those who wait for a refusal, and only then the server: their tasks live on its workers, and would
+/// be cut together with them.
+async fn drain(public: &ServerHandle, hub: &Hub, patience: &Patience, intake: &Intake, shutdown: &Shutdown) {
     public.pause().await;
     shutdown.advance(Stage::EndStreams);
     while hub.registry().open() > 0 {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+    patience.hurry();
+    while patience.held() > 0 {
         tokio::time::sleep(STOP_POLL).await;
     }
     public.stop(true).await;

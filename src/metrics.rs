@@ -17,6 +17,8 @@ pub const EVENTS_OF_THE_FUTURE: &str = "sluice_events_future_total";
 pub const ERROR_EVENTS: &str = "sluice_error_events_total";
 pub const PANICS: &str = "sluice_panics_total";
 pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
+pub const REFUSALS: &str = "sluice_refusals_total";
+pub const REFUSALS_HELD: &str = "sluice_refusals_held";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
@@ -48,6 +50,12 @@ pub fn describe() {
     counter!(ERROR_EVENTS, Unit::Count, "Reports of invalid events to the error stream, by result");
     counter!(PANICS, Unit::Count, "Faults of sluice itself that ended a request or a task");
     counter!(POSTS_DENIED, Unit::Count, "Requests to post that were refused because of who sent them, by cause");
+    counter!(REFUSALS, Unit::Count, "Streams refused, by status; 200 is a stream that only asks for patience");
+    gauge!(
+        REFUSALS_HELD,
+        Unit::Count,
+        "Refusals whose last byte waits now, so that the client does not come back at once"
+    );
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");

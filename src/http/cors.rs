@@ -9,7 +9,7 @@ use actix_web::middleware::DefaultHeaders;
 
 const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 /// Written out: `*` would not cover `authorization`.
-const HEADERS: &str = "accept, authorization, cache-control, content-encoding, content-type, last-event-id, \
+const HEADERS: &str = "accept, api-user-agent, authorization, cache-control, content-encoding, content-type, last-event-id, \
                        x-request-id, x-requested-with";
 const EXPOSED: &str = "sluice-message, sluice-notice, retry-after, etag, www-authenticate";
 /// How long a browser may keep the answer to a preflight. Chrome keeps it two hours at most, Firefox a day.

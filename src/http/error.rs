@@ -3,6 +3,7 @@
 //! [`Refusal`] is answered as problem JSON (RFC 9457). [`BodyRefusal`] and the outcomes of a batch have the producers'
 //! form, which `events` writes; their statuses stand here.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -25,6 +26,12 @@ const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
 
 /// How long a client is asked to wait where the cause may pass.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The same for a reader: anything in between, so that those who were refused together do not come back together.
+pub(super) const COME_BACK_SECONDS: RangeInclusive<u64> = 15..=60;
+
+/// What a problem quotes of a request, in bytes: a path may have 64 KB, and answers may have to wait in memory.
+const QUOTED_BYTES_MAX: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -52,6 +59,8 @@ pub(super) enum Refusal {
     Query(#[from] QueryError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error("the server is stopping: come back, and another one answers")]
+    Stopping,
     #[error("the list of streams is longer than {0} bytes: ask for fewer at once, or for all of them without a list")]
     TooManyNames(usize),
     #[error(transparent)]
@@ -91,10 +100,16 @@ impl Refusal {
             Self::Query(_) => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Query"),
             Self::Subscribe(S::TooManyPartitions(_)) => (StatusCode::BAD_REQUEST, "bad_request", "Too Many Partitions"),
             Self::Subscribe(S::TooManyChannels(_)) => {
-                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Stream Sets")
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too Many Stream Sets")
             }
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
+    }
+
+    /// Whether the same request may do later: not the client's fault.
+    pub(super) fn will_pass(&self) -> bool {
+        matches!(self, Self::Stopping | Self::Subscribe(SubscribeError::TooManyChannels(_)))
     }
 
     fn extras(&self) -> Map<String, Value> {
@@ -124,19 +139,29 @@ impl Refusal {
             }
             _ => &mut answer,
         };
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        if self.will_pass() {
+            answer.insert_header((header::RETRY_AFTER, fastrand::u64(COME_BACK_SECONDS)));
+        } else if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
         }
         let mut problem = Map::new();
         problem.insert("type".into(), kind.into());
         problem.insert("title".into(), title.into());
         problem.insert("status".into(), status.as_u16().into());
-        problem.insert("detail".into(), self.to_string().into());
+        problem.insert("detail".into(), quoted(self.to_string()).into());
         problem.insert("method".into(), request.method().as_str().into());
-        problem.insert("uri".into(), request.uri().to_string().into());
+        problem.insert("uri".into(), quoted(request.uri().to_string()).into());
         problem.extend(self.extras());
         answer.body(Value::Object(problem).to_string())
     }
+}
+
+fn quoted(mut text: String) -> String {
+    if text.len() > QUOTED_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(QUOTED_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 fn of_other_half(half: Half) -> &'static str {
@@ -239,7 +264,6 @@ mod tests {
         let name = StreamName::parse("x").expect("a name");
         let of_readers = [
             Refusal::UnknownRoute,
-            Refusal::Subscribe(SubscribeError::TooManyChannels(1)),
             Refusal::WrongMethod("GET"),
             Refusal::OtherHalf(Half::In),
             Refusal::TooManyNames(1),

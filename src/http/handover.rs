@@ -9,10 +9,13 @@
 //! - there the socket is taken from the transport and given to the closure, and the error that is returned ends actix's
 //!   part of the connection, which drops its buffers.
 //!
+//! A whole answer that is to wait (a [`HandoverBody::kept`]) leaves in the same way, only that [`Conn`] keeps what actix
+//! writes from the body's first poll on, and gives it to the closure together with the socket: nothing of it is out yet.
+//!
 //! It leans on that order inside actix-http's dispatcher. Where a release changed it no event would arrive at all:
 //! every stream test fails then.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -26,11 +29,38 @@ use tokio::net::TcpStream;
 
 use super::quiet::Quiet;
 
-type Then = Box<dyn FnOnce(TcpStream)>;
+/// What is kept of one connection. An answer that does not fit (because of others before it, which actix has not sent
+/// yet) is not kept: it goes out at once, and the closure gets an empty list.
+pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
+
+/// Gets the socket, and the bytes that were kept.
+type Then = Box<dyn FnOnce(TcpStream, Vec<u8>)>;
 
 /// Where a connection's socket goes once the head is out. One per connection, in its data.
 #[derive(Clone, Default)]
-pub(super) struct Handover(Rc<Cell<Option<Then>>>);
+pub(super) struct Handover(Rc<Leaving>);
+
+#[derive(Default)]
+struct Leaving {
+    then: Cell<Option<Then>>,
+    /// What actix has written and the socket has not; `None` while nothing is to be kept.
+    kept: RefCell<Option<Vec<u8>>>,
+}
+
+impl Leaving {
+    /// Whether these bytes are kept.
+    fn keep(&self, bytes: &[u8]) -> bool {
+        let mut keeping = self.kept.borrow_mut();
+        let Some(kept) = keeping.as_mut() else { return false };
+        let fits = kept.len() + bytes.len() <= KEPT_BYTES_MAX;
+        match fits {
+            true => kept.extend_from_slice(bytes),
+            // Nothing was kept so far: actix writes its buffer in one piece where the transport takes it.
+            false => *keeping = None,
+        }
+        fits
+    }
+}
 
 /// A socket that actix reads requests from and writes heads to, until it is handed over.
 pub(super) struct Conn {
@@ -74,14 +104,18 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.handover.0.keep(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         self.with(|io| io.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.handover.0.take() {
+        match self.handover.0.then.take() {
             Some(then) => {
+                let kept = self.handover.0.kept.take().unwrap_or_default();
                 if let Some(io) = self.io.take() {
-                    then(io);
+                    then(io, kept);
                 }
                 Poll::Ready(Err(gone()))
             }
@@ -98,6 +132,12 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(first) = first
+            && self.handover.0.keep(first)
+        {
+            return Poll::Ready(Ok(first.len()));
+        }
         self.with(|io| io.poll_write_vectored(cx, bufs))
     }
 
@@ -106,16 +146,24 @@ impl AsyncWrite for Conn {
     }
 }
 
-/// The body of a response whose socket leaves: never brings a byte of its own. Dropped before the head is out, it takes
-/// the closure and all that the closure owns with it.
+/// The body of a response whose socket leaves. Dropped before the socket has left, it takes the closure and all that the
+/// closure owns with it.
 pub(super) struct HandoverBody {
     to: Handover,
     then: Option<Then>,
+    /// The body of an answer that is kept.
+    whole: Option<Bytes>,
 }
 
 impl HandoverBody {
+    /// Never brings a byte of its own: the closure writes the body.
     pub(super) fn new(to: Handover, then: impl FnOnce(TcpStream) + 'static) -> Self {
-        Self { to, then: Some(Box::new(then)) }
+        Self { to, then: Some(Box::new(|io, _| then(io))), whole: None }
+    }
+
+    /// Head and body go to the closure instead of the socket.
+    pub(super) fn kept(to: Handover, body: Bytes, then: impl FnOnce(TcpStream, Vec<u8>) + 'static) -> Self {
+        Self { to, then: Some(Box::new(then)), whole: Some(body) }
     }
 }
 
@@ -123,13 +171,24 @@ impl MessageBody for HandoverBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        BodySize::Stream
+        match &self.whole {
+            Some(body) => BodySize::Sized(body.len() as u64),
+            None => BodySize::Stream,
+        }
     }
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let leaving = self.to.0.clone();
         if let Some(then) = self.then.take() {
-            self.to.0.set(Some(then));
+            leaving.then.set(Some(then));
         }
-        Poll::Pending
+        match self.whole.take() {
+            Some(body) => {
+                leaving.kept.replace(Some(Vec::new()));
+                Poll::Ready(Some(Ok(body)))
+            }
+            // Not the end: at that actix would begin the next request of the connection before it flushes.
+            None => Poll::Pending,
+        }
     }
 }

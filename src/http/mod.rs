@@ -3,7 +3,8 @@
 //! - this page: every route, and the server
 //! - `conn` accept stages; `quiet` ends those on which nothing moves
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
-//! - `stream`, `resume` and `wishes` the readers' route
+//! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
+//!   those that look like a stream
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
 //!   `configs` their streams' settings
 //! - `info` the small answers; `cors` what browsers need to be told
@@ -21,14 +22,17 @@ mod cors;
 mod error;
 mod events;
 mod handover;
+mod held;
 mod info;
 mod options;
 mod panics;
+mod patience;
 mod query;
 mod quiet;
 mod reader;
 mod resume;
 mod sentence;
+mod soft;
 mod sse;
 mod stream;
 mod wishes;
@@ -56,6 +60,7 @@ use crate::intake::auth::Guard;
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
 pub use self::options::{Half, Options};
+pub use self::patience::Patience;
 
 /// What the routes call.
 #[derive(Clone)]
@@ -66,6 +71,8 @@ pub struct Services {
     /// Who may post.
     pub guard: Guard,
     pub client_prefixes: ClientPrefixes,
+    /// With readers who keep being refused.
+    pub patience: Patience,
     /// Time over which open streams end at a stop.
     pub end_spread: Duration,
 }
@@ -100,10 +107,13 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
 fn routes(app: &mut web::ServiceConfig, served: &[Half]) {
     if served.contains(&Half::Out) {
         app.service(
-            fixed("/v2/stream/{streams:.+}").route(web::get().to(stream::get)).route(web::head().to(stream::head)),
+            web::resource(streams())
+                .route(web::get().to(stream::get))
+                .route(web::head().to(stream::head))
+                .default_service(web::to(stream::other_method)),
         );
     } else {
-        app.service(web::resource("/v2/stream/{streams:.+}").default_service(of_other_half(Half::Out)));
+        app.service(web::resource(streams()).default_service(web::to(held::of_other_half)));
     }
     if served.contains(&Half::In) {
         app.service(
@@ -126,9 +136,16 @@ fn routes(app: &mut web::ServiceConfig, served: &[Half]) {
         .default_service(web::to(nothing_here));
 }
 
-/// As producers write it: with a slash at the end, or with two in front where a base address ends in one.
+/// As clients write it: with a slash at the end, or with two in front where a base address ends in one.
 fn tolerant(path: &str) -> Vec<String> {
     vec![path.to_owned(), format!("{path}/"), format!("/{path}"), format!("/{path}/")]
+}
+
+/// With no name at all they are answered, too: with what is missing.
+fn streams() -> Vec<String> {
+    let mut paths = tolerant("/v2/stream");
+    paths.extend(["/v2/stream/{streams:.+}", "//v2/stream/{streams:.+}"].map(str::to_owned));
+    paths
 }
 
 fn stream_configs() -> Vec<String> {

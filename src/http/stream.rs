@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, None as NoBody};
-use actix_web::http::{ConnectionType, Version, header};
+use actix_web::http::{ConnectionType, Method, Version, header};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use percent_encoding::percent_decode_str;
 
 use super::Services;
+use super::cors;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
+use super::held;
 use super::panics;
 use super::reader::{self, Manners};
 use super::resume;
@@ -32,7 +34,10 @@ pub(super) async fn get(
     services: web::Data<Services>,
     worker: web::Data<Rc<Worker>>,
 ) -> HttpResponse {
-    let answer = async { open(&request, &services, &worker).await.unwrap_or_else(|refusal| refusal.answer(&request)) };
+    let answer = async {
+        let opened = open(&request, &services, &worker).await;
+        opened.unwrap_or_else(|refusal| held::answer(&request, &services, &refusal))
+    };
     panics::caught(&request, answer).await
 }
 
@@ -43,7 +48,16 @@ pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) ->
     match checked {
         // Not an empty body: that one has a length, and the stream has none.
         Ok(_) => ok(&request).body(NoBody::new()),
-        Err(refusal) => refusal.answer(&request),
+        Err(refusal) => held::answer(&request, &services, &refusal),
+    }
+}
+
+/// What a stream cannot be asked.
+pub(super) async fn other_method(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    const ALLOWED: &str = "GET, HEAD";
+    match *request.method() {
+        Method::OPTIONS => cors::preflight(ALLOWED),
+        _ => held::answer(&request, &services, &Refusal::WrongMethod(ALLOWED)),
     }
 }
 
@@ -51,6 +65,9 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     let wishes = wishes::of(request)?;
     let set = stream_set(request, services, wishes)?;
     let from = resume::from(request, &set)?;
+    if services.patience.is_stopping() {
+        return Err(Refusal::Stopping);
+    }
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let who = Who { client: services.client_prefixes.key_of(request), user_agent: user_agent.map(Into::into) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
@@ -60,7 +77,7 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     if let Some(notice) = &notice {
         answer.insert_header((SLUICE_NOTICE, &**notice));
     }
-    let framing = if request.version() < Version::HTTP_11 { Framing::Raw } else { Framing::Chunked };
+    let framing = framing(request);
     let handover = request
         .conn_data::<Handover>()
         .cloned()
@@ -73,8 +90,12 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     Ok(framed(answer.body(body), framing))
 }
 
+pub(super) fn framing(request: &HttpRequest) -> Framing {
+    if request.version() < Version::HTTP_11 { Framing::Raw } else { Framing::Chunked }
+}
+
 /// The head says how the reader will delimit the body. actix would announce chunks to HTTP/1.0 too.
-fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
+pub(super) fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
     if framing == Framing::Raw {
         answer.head_mut().no_chunking(true);
         answer.head_mut().set_connection_type(ConnectionType::Close);
@@ -82,7 +103,7 @@ fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<B
     answer
 }
 
-fn ok(request: &HttpRequest) -> HttpResponseBuilder {
+pub(super) fn ok(request: &HttpRequest) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer.content_type(wishes::content_type(request.headers()));
     answer.insert_header((header::CACHE_CONTROL, "no-cache"));
@@ -93,8 +114,11 @@ fn ok(request: &HttpRequest) -> HttpResponseBuilder {
 
 /// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
 fn stream_set(request: &HttpRequest, services: &Services, wishes: Wishes) -> Result<StreamSet, Refusal> {
-    // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched.
-    let list = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
+    // Everything after `/v2/stream/`, which may itself be percent-encoded and still have matched; so may a second slash in
+    // front of it.
+    let path = request.uri().path();
+    let path = if path.starts_with("//") { &path[1..] } else { path };
+    let list = path.splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
     Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?.seen(wishes.view))

@@ -87,7 +87,7 @@ pub enum SubscribeError {
     /// The client's fault: 400.
     #[error("these streams have {0} partitions together, too many for one id: ask for fewer streams")]
     TooManyPartitions(usize),
-    /// 429.
+    /// Overload, which passes: 503, or a stream that only asks for patience.
     #[error("too many different stream sets are being read: {0} at most")]
     TooManyChannels(usize),
 }

@@ -17,12 +17,13 @@ fn lists(answer: &Answer, header: &str, name: &str) -> bool {
 #[tokio::test]
 async fn every_preflight_that_a_browser_sends_is_answered_with_yes() {
     let server = Server::start(Options::default()).await;
-    let table: [(&str, &str, &[&str], &str); 6] = [
+    let table: [(&str, &str, &[&str], &str); 7] = [
         // fetch() with JSON; an uploader of reports; a client with a token; a reader that resumes.
         ("/v1/events", "POST", &["content-type"], "POST"),
         ("/v1/events?stream=a&schema_uri=/b/1.0.0", "POST", &["content-type", "content-encoding"], "POST"),
         ("//v1/events/", "POST", &["authorization", "content-type", "x-request-id", "x-requested-with"], "POST"),
         ("/v2/stream/test.event", "GET", &["last-event-id", "cache-control", "accept"], "GET, HEAD"),
+        ("//v2/stream/a,b/", "GET", &["content-type", "x-requested-with", "api-user-agent"], "GET, HEAD"),
         ("/v1/stream-configs/a", "GET", &["authorization"], "GET, HEAD"),
         ("/v1/_test/events", "GET", &["authorization"], "GET, HEAD"),
     ];

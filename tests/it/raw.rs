@@ -1,7 +1,8 @@
 //! HTTP/1.1 as bytes, so that tests can assert them. Every wait ends at a deadline: a missing byte fails and does not
 //! hang.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +33,21 @@ pub struct Answer {
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         Self::with_receive_buffer(address, None).await
+    }
+
+    /// From a loopback address that nobody else here has: another client, as far as the server can tell.
+    pub async fn as_somebody_new(server: SocketAddr) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0x7f01_0000);
+        let address = Ipv4Addr::from_bits(NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::from(address, server).await
+    }
+
+    /// From this loopback address.
+    pub async fn from(address: Ipv4Addr, server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((address, 0).into()).expect("an address of the loopback");
+        let io = within("a connection", socket.connect(server)).await.expect("a connection");
+        Self { io, unread: Vec::new() }
     }
 
     /// A small buffer makes a reader that stops reading felt soon.

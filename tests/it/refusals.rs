@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use crate::engine::{DAWN_MS, event_at};
-use crate::raw::Answer;
+use crate::raw::{Answer, Raw};
 use crate::server::{Options, Server};
 
 async fn ask(server: &Server, method: &str, target: &str, headers: impl AsRef<[u8]>) -> Answer {
-    let mut raw = server.connect().await;
+    // Somebody new each time: who is refused too often waits for it.
+    let mut raw = Raw::as_somebody_new(server.address).await;
     raw.send([format!("{method} {target} HTTP/1.1\r\nHost: x\r\n").as_bytes(), headers.as_ref(), b"\r\n"].concat())
         .await;
     raw.answer().await
@@ -36,8 +37,11 @@ async fn every_refusal_is_problem_json_with_its_status() {
     let table = [
         ("GET", "/nope", 404, "not_found"),
         ("POST", "/v1/nope", 404, "not_found"),
-        ("GET", "/v2/stream", 404, "not_found"),
-        ("GET", "/v2/stream/", 404, "not_found"),
+        ("GET", "/v2/stream", 400, "bad_request"),
+        ("GET", "/v2/stream/", 400, "bad_request"),
+        ("GET", "//v2/stream/", 400, "bad_request"),
+        ("GET", "/v2/stream//", 400, "bad_request"),
+        ("GET", "//v2/stream/nope", 404, "not_found"),
         ("GET", "/v2/stream/nope", 404, "not_found"),
         ("GET", "/v2/stream/test.event,nope", 404, "not_found"),
         ("GET", "/v2/stream/Test.Event", 404, "not_found"),
@@ -70,12 +74,16 @@ async fn a_wrong_method_is_told_the_right_ones() {
     let server = Server::start(Options::default()).await;
     let table = [
         ("/v2/stream/test.event", "GET, HEAD"),
+        ("//v2/stream/a%2Cb/", "GET, HEAD"),
+        ("/v2/stream", "GET, HEAD"),
         ("/v1/events", "POST"),
         ("/_info", "GET, HEAD"),
         ("/readyz", "GET, HEAD"),
     ];
     for (target, allow) in table {
         assert_eq!(ask(&server, "DELETE", target, "").await.header("allow"), allow, "{target}");
+        let options = ask(&server, "OPTIONS", target, "").await;
+        assert_eq!((options.status(), options.header("allow")), (200, allow), "{target}");
     }
 }
 
@@ -136,4 +144,45 @@ async fn a_wrong_since_is_refused_beside_a_good_id_and_a_wrong_header_beside_a_g
     assert_problem(&answer, "GET", since, 400, "invalid_timestamp");
     let answer = ask(&server, "GET", &query, "Last-Event-ID: []\r\n").await;
     assert_problem(&answer, "GET", &query, 400, "invalid_id");
+}
+
+#[tokio::test]
+async fn no_cache_keeps_a_refusal_of_a_stream_and_whoever_names_none_is_told_to() {
+    let server = Server::start(Options::default()).await;
+    for (method, target) in [
+        ("GET", "/v2/stream/nope"),
+        ("GET", "/v2/stream/test.event?since=x"),
+        ("GET", "//v2/stream"),
+        ("DELETE", "/v2/stream/test.event"),
+    ] {
+        let answer = ask(&server, method, target, "").await;
+        assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "accept"), "{target}");
+    }
+    let problem = ask(&server, "GET", "/v2/stream/", "").await.json();
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("name at least one")), "{problem}");
+}
+
+#[tokio::test]
+async fn head_is_refused_as_get_is_without_a_body() {
+    let server = Server::start(Options::default()).await;
+    for (target, status) in [
+        ("/v2/stream/nope", 404),
+        ("/v2/stream", 400),
+        ("//v2/stream/test.event", 200),
+        ("/v2/stream/test.event%2Ctest.event/", 200),
+        ("/v2/stream/test.event?lastEventId=x", 400),
+    ] {
+        let mut raw = Raw::as_somebody_new(server.address).await;
+        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(raw.head().await.status(), status, "{target}");
+        assert_eq!(raw.rest().await, b"", "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_does_not_repeat_all_of_a_long_path() {
+    let server = Server::start(Options::default()).await;
+    let answer = ask(&server, "GET", &format!("/v2/stream/{}", "a".repeat(60_000)), "").await;
+    assert_eq!(answer.status(), 400);
+    assert!(answer.body.len() < 2_000, "{}", answer.body.len());
 }

@@ -119,11 +119,12 @@ async fn lists_of_streams_may_be_escaped_aliased_repeated_and_end_in_a_slash() {
         "test%7Cpage-create",
         "test,test.event,page-create,page-create",
         "test,page-create/",
+        "test.event%2Cpage-create|test",
         "%74est,page-create/?since=",
     ];
     let mut streams = Vec::new();
-    for list in lists {
-        streams.push(server.stream(&format!("/v2/stream/{list}"), "").await);
+    for (list, before) in lists.iter().zip(["/v2/stream", "//v2/stream"].into_iter().cycle()) {
+        streams.push(server.stream(&format!("{before}/{list}"), "").await);
     }
     server.put(&event_at("test.event", 1, 0)).await;
     server.put(&event_at("mediawiki.page-create", 2, 0)).await;

@@ -1,0 +1,147 @@
+//! Answers that wait before they go out: no thread, no buffers of actix, a task and a few hundred bytes each.
+//!
+//! - [`answer`] refuses: at once, or held where the client has been refused too often
+//! - [`run`] is the wait, on a socket that has left actix; `soft` has it too
+
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::http::{ConnectionType, Method, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::Services;
+use super::error::Refusal;
+use super::handover::{Handover, HandoverBody};
+use super::options::Half;
+use super::patience::Held;
+use super::soft;
+use crate::metrics as names;
+
+/// How long an answer is held, a fifth more or less: those who came together do not come back together.
+const HOLD: Duration = Duration::from_secs(5);
+/// How long one is held that comes while the server stops.
+const HOLD_AT_STOP: Duration = Duration::from_secs(1);
+/// How long a client may take to read what it has waited for.
+const WRITE_AT_MOST: Duration = Duration::from_secs(5);
+/// How long a client is given to close its side. Closed over bytes that nobody has read, the connection is reset, and takes
+/// the answer with it.
+const LINGER: Duration = Duration::from_secs(2);
+/// What a client may send while it waits.
+const STRAY_BYTES_MAX: usize = 64 * 1024;
+
+/// A refusal of the readers' route.
+pub(super) fn answer(request: &HttpRequest, services: &Services, refusal: &Refusal) -> HttpResponse {
+    if refusal.will_pass() && soft::suits(request) {
+        return soft::refuse(request, services);
+    }
+    let mut answer = refusal.answer(request);
+    // A 404 may be kept by caches otherwise, and what a stream is depends on what is accepted.
+    answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
+    metrics::counter!(names::REFUSALS, "status" => answer.status().as_str().to_owned()).increment(1);
+    let client = services.client_prefixes.key_of(request);
+    if *request.method() != Method::GET || !services.patience.is_tried_by(client) {
+        return answer;
+    }
+    // Held or not, a repeat offender needs a new connection for its next request.
+    answer.head_mut().set_connection_type(ConnectionType::Close);
+    if services.patience.is_stopping() {
+        return answer;
+    }
+    match (request.conn_data::<Handover>(), services.patience.hold(client)) {
+        (Some(to), Some(held)) => kept(answer, to.clone(), held),
+        _ => answer,
+    }
+}
+
+/// For an instance without readers: others ask here by mistake, and as often.
+pub(super) async fn of_other_half(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    answer(&request, &services, &Refusal::OtherHalf(Half::Out))
+}
+
+/// Takes the answer along when the socket leaves.
+fn kept(answer: HttpResponse, to: Handover, held: Held) -> HttpResponse {
+    let (head, body) = answer.into_parts();
+    match body.try_into_bytes() {
+        Ok(body) => {
+            let wait = wait(HOLD);
+            let then = move |io, bytes| drop(actix_rt::spawn(run(io, bytes, held, wait)));
+            head.set_body(HandoverBody::kept(to, body, then)).map_into_boxed_body()
+        }
+        Err(body) => head.set_body(body),
+    }
+}
+
+/// How long an answer is held that comes now.
+pub(super) fn wait_now(services: &Services) -> Duration {
+    wait(if services.patience.is_stopping() { HOLD_AT_STOP } else { HOLD })
+}
+
+fn wait(about: Duration) -> Duration {
+    about.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+/// Waits, writes the bytes, and ends the connection. A client that leaves meanwhile is sent nothing; a stop ends the wait.
+pub(super) async fn run(mut io: TcpStream, last: Vec<u8>, held: Held, wait: Duration) {
+    // Nothing to write: it did not fit, and is out already.
+    if !last.is_empty() {
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = held.let_go() => {}
+            () = peer_left(&io) => return,
+        }
+    }
+    let written = async {
+        io.write_all(&last).await?;
+        io.shutdown().await
+    };
+    if let Ok(Ok(())) = timeout(WRITE_AT_MOST, written).await {
+        tokio::select! {
+            () = sleep(LINGER) => {}
+            () = held.let_go() => {}
+            () = peer_left(&io) => {}
+        }
+    }
+}
+
+/// Until the peer leaves, or sends more than it should. Not by `readable()`: that would leave actix's read waker in place,
+/// and with it the memory of its finished task.
+async fn peer_left(io: &TcpStream) {
+    let mut stray_bytes = 0;
+    let mut stray = [0; 256];
+    while stray_bytes <= STRAY_BYTES_MAX && poll_fn(|context| io.poll_read_ready(context)).await.is_ok() {
+        match io.try_read(&mut stray) {
+            Ok(0) => return,
+            Ok(bytes) => stray_bytes += bytes,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn returned<R, F: Fn(TcpStream, Vec<u8>, Held, Duration) -> R>(_: F) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn what_waits_is_small() {
+        let bytes = returned(run);
+        assert!(bytes <= 1024, "{bytes}");
+    }
+
+    #[test]
+    fn waits_are_spread_by_a_fifth() {
+        let waits: Vec<Duration> = (0..1_000).map(|_| wait(HOLD)).collect();
+        let (least, most) = (waits.iter().min().expect("one"), waits.iter().max().expect("one"));
+        assert!(*least >= HOLD.mul_f64(0.8) && *most <= HOLD.mul_f64(1.2) && *most - *least > HOLD / 5);
+    }
+}
