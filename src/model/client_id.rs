@@ -145,7 +145,11 @@ fn read_compact(text: &str, topics: &[Topic]) -> Option<Vec<AskedPlace>> {
             let index = i32::try_from(varint(&mut rest)?).ok()?;
             let next = Offset(i64::try_from(varint(&mut rest)?).ok()?);
             let age = i64::try_from(varint(&mut rest)?).ok()?;
-            let before = if age == 0 { None } else { Some(Timestamp(newest.checked_sub(age - 1)?)) };
+            let before = match age {
+                0 => None,
+                // As in the JSON form, no time is negative.
+                age => Some(Timestamp(newest.checked_sub(age - 1).filter(|time| *time >= 0)?)),
+            };
             places.push(AskedPlace { partition: Partition::new(&topic, index), mark: Mark::At { next, before } });
         }
     }

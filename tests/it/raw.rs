@@ -35,11 +35,14 @@ impl Raw {
         Self::with_receive_buffer(address, None).await
     }
 
-    /// From a loopback address that nobody else here has: another client, as far as the server can tell.
-    pub async fn as_somebody_new(server: SocketAddr) -> Self {
+    /// A loopback address that nobody else here has: another client, as far as the server can tell.
+    pub fn somebody_new() -> Ipv4Addr {
         static NEXT: AtomicU32 = AtomicU32::new(0x7f01_0000);
-        let address = Ipv4Addr::from_bits(NEXT.fetch_add(1, Ordering::Relaxed));
-        Self::from(address, server).await
+        Ipv4Addr::from_bits(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub async fn as_somebody_new(server: SocketAddr) -> Self {
+        Self::from(Self::somebody_new(), server).await
     }
 
     /// From this loopback address.

@@ -1,5 +1,5 @@
 //! Everything that can be wrong with a request for a stream, by table: the status, the type, how long the answer took, and
-//! what a thousand rounds of it leave in memory.
+//! what rounds of it leave in memory: a hundred, or as many as `SLUICE_TEST_ROUNDS` says (a thousand take four minutes).
 
 use std::time::{Duration, Instant};
 
@@ -121,8 +121,8 @@ fn of_ids() -> Vec<Case> {
         case("id: two, both good", get(TARGET.as_bytes(), two(&good, &good).as_bytes()), Stream),
         case("id: two, the first is bad", get(TARGET.as_bytes(), two("x", &good).as_bytes()), BAD_ID),
         case(
-            "id: 200 KB",
-            get(TARGET.as_bytes(), format!("Last-Event-ID: {}\r\n", "x".repeat(200_000)).as_bytes()),
+            "id: 300 KB",
+            get(TARGET.as_bytes(), format!("Last-Event-ID: {}\r\n", "x".repeat(300_000)).as_bytes()),
             Bare(431),
         ),
     ]);
@@ -214,7 +214,7 @@ fn of_paths() -> Vec<Case> {
     cases
 }
 
-/// What is wrong before there is a route.
+/// What is wrong before there is a route. A head is too large for certain from 256 KiB on: below it depends on how it comes.
 fn broken() -> Vec<Case> {
     let header = |line: &[u8], looks| case(&String::from_utf8_lossy(line), get(TARGET.as_bytes(), line), looks);
     vec![
@@ -233,7 +233,7 @@ fn broken() -> Vec<Case> {
         header(b"Content-Length: 1\r\nContent-Length: 2\r\n", Bare(400)),
         header(b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", Bare(400)),
         header("X: y\r\n".repeat(200).as_bytes(), Bare(431)),
-        header(format!("X: {}\r\n", "y".repeat(200_000)).as_bytes(), Bare(431)),
+        header(format!("X: {}\r\n", "y".repeat(300_000)).as_bytes(), Bare(431)),
     ]
 }
 
@@ -318,4 +318,39 @@ async fn every_wrong_request_is_told_what_is_wrong_with_it() {
     println!("the slowest of {}: {slowest:?}", table().len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     nothing_is_left(&server).await;
+}
+
+#[tokio::test]
+async fn rounds_of_it_leave_nothing_in_memory() {
+    /// Until buffers and tables have the size that they keep.
+    const ROUNDS_TO_WARM_UP: usize = 20;
+    /// What must not be kept, an id, a path or a connection, would be far more. Seen: 1.6 MB after a thousand rounds.
+    const GROWN_KB_MAX: usize = 6 * 1024;
+    let asked = std::env::var("SLUICE_TEST_ROUNDS").ok().map(|rounds| rounds.parse().expect("a number"));
+    let asked_rounds: usize = asked.unwrap_or(100);
+    let server = serve().await;
+    let table = table();
+    // Several at once, as clients are.
+    let rounds = async |rounds: usize| {
+        let mut asker = Asker { server: &server, open: None };
+        let mut slowest = Duration::ZERO;
+        for case in (0..rounds).flat_map(|_| &table) {
+            let asked = Instant::now();
+            assert_eq!(asker.ask(case).await, case.looks, "{}", case.name);
+            slowest = slowest.max(asked.elapsed());
+        }
+        slowest
+    };
+    rounds(ROUNDS_TO_WARM_UP).await;
+    let before = resident_kb(&server);
+    let (begun, half) = (Instant::now(), asked_rounds.div_ceil(2));
+    let slowest = tokio::join!(rounds(half), rounds(half));
+    nothing_is_left(&server).await;
+    let after = resident_kb(&server);
+    let requests = 2 * half * table.len();
+    println!(
+        "{requests} requests in {:?}, the slowest {slowest:?}; resident {before} KB, then {after} KB",
+        begun.elapsed()
+    );
+    assert!(after < before + GROWN_KB_MAX, "{before} KB, then {after} KB");
 }
