@@ -230,6 +230,16 @@ mod tests {
     }
 
     #[test]
+    fn a_time_before_1970_is_refused_in_the_compact_form_too() {
+        let compact = |age: u8| {
+            let id = [[7].as_slice(), &[0; 8], &[1, 0, 1, age]].concat();
+            parse(&format!("{COMPACT_PREFIX}{}", URL_SAFE_NO_PAD.encode(id)))
+        };
+        assert_eq!(compact(8), Ok(vec![Mark::At { next: Offset(1), before: Some(Timestamp(0)) }]));
+        assert!(compact(9).is_err());
+    }
+
+    #[test]
     fn a_bookmark_comes_back_from_its_id_in_both_forms() {
         let topics = [Topic::new("eqiad.mediawiki.recentchange"), Topic::new("codfw.mediawiki.recentchange")];
         for partitions in [1, 100] {
