@@ -55,7 +55,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Source, Fault> {
 }
 
 /// JSON is YAML, but not all of it to this parser, and slower.
-fn value_of(bytes: &[u8]) -> Option<Value> {
+pub(super) fn value_of(bytes: &[u8]) -> Option<Value> {
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Some(value);
     }
@@ -135,7 +135,8 @@ fn upgrade(object: &mut Map<String, Value>) {
     }
 }
 
-fn each_subschema(object: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Value)) {
+/// Calls `change` with every schema right inside a schema.
+pub fn each_subschema(object: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Value)) {
     for (keyword, value) in object.iter_mut() {
         let keyword = keyword.as_str();
         match value {
