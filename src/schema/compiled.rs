@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::defaults::Plan;
 use super::rules::pattern_options;
-use super::source::{Source, invalid, value_of};
+use super::source::{Source, dialect_of, invalid, value_of};
 use super::tree::{Fault, NodeId, Rest, Rule, Tree};
 use super::uri::SchemaUri;
 use super::violation::Violation;
@@ -85,9 +85,14 @@ impl Schema {
         self.title.as_deref()
     }
 
-    /// The schema as its author wrote it, read anew. Takes milliseconds: not for async threads.
+    /// The schema as its author wrote it, read anew, with the dialect in which it is read. Takes milliseconds: not for
+    /// async threads.
     pub fn document(&self) -> Value {
-        value_of(&self.text).unwrap_or_default()
+        let mut document = value_of(&self.text).unwrap_or_default();
+        if let (Some(dialect), Value::Object(object)) = (dialect_of(&document), &mut document) {
+            object.insert("$schema".into(), dialect.into());
+        }
+        document
     }
 
     /// Whether the schema describes this field, so that it may be filled.

@@ -108,6 +108,18 @@ fn draft_of(schema: &Value) -> Result<Draft, String> {
     }
 }
 
+/// The dialect of a schema, as its draft itself writes it. `None`: it is none that is known.
+pub(super) fn dialect_of(schema: &Value) -> Option<&'static str> {
+    Some(match draft_of(schema).ok()? {
+        Draft::Draft4 => "http://json-schema.org/draft-04/schema#",
+        Draft::Draft6 => "http://json-schema.org/draft-06/schema#",
+        Draft::Draft7 => "http://json-schema.org/draft-07/schema#",
+        Draft::Draft201909 => "https://json-schema.org/draft/2019-09/schema",
+        Draft::Draft202012 => "https://json-schema.org/draft/2020-12/schema",
+        _ => return None,
+    })
+}
+
 /// Drops `$schema` everywhere (the file has one draft, whatever its parts were made from), and writes draft 04's
 /// `id`, and its limits that a switch makes exclusive, as later drafts do.
 fn normalise(schema: &mut Value, old: bool) {

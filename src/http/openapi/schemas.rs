@@ -141,6 +141,10 @@ fn refer_from(schema: &mut Value, place: &str, own: Option<&str>) {
         }
     }
     each_subschema(object, &mut |inner| {
+        // The file has one dialect, whatever its parts were made from.
+        if let Some(inner) = inner.as_object_mut() {
+            inner.shift_remove("$schema");
+        }
         // One with an address of its own is what its references are relative to.
         if !inner.get("$id").is_some_and(Value::is_string) {
             refer_from(inner, place, own);

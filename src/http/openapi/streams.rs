@@ -143,7 +143,7 @@ fn operation(name: &Name<'_>, schema: Result<&Placed, Without>) -> Value {
     let response = |name: &str| json!({ "$ref": format!("#/components/responses/{name}") });
     json!({
         "tags": ["streams"],
-        "operationId": format!("stream {}", name.name),
+        "operationId": format!("stream.{}", name.name),
         "summary": format!("{} events", name.name),
         "description": name.description(schema),
         "parameters": parameters,
