@@ -1,11 +1,13 @@
-//! The command line: `serve` (the default), `produce`, `config`, `version`.
+//! The command line: `serve` (the default), `tail`, `produce`, `config`, `version`.
 //!
 //! Exit codes: 0 a clean stop, or all events accepted; 2 wrong usage or configuration; 1 anything else.
 
 mod config;
 mod demo;
 mod produce;
+mod remote;
 mod serve;
+mod tail;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -34,6 +36,8 @@ struct Cli {
 enum Command {
     /// Serve (the default).
     Serve(ServeArgs),
+    /// Follow streams: a line for each event on a terminal, newline-delimited JSON in a pipe.
+    Tail(tail::Args),
     /// Post the events on stdin, a JSON object on each line.
     Produce(produce::Args),
     /// Look at a configuration.
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
+        Command::Tail(args) => tail::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(&file),
         Command::Config { command: ConfigCommand::Show(args) } => config::show(&args),

@@ -29,11 +29,22 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
 const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
 const SLUICE_NOTICE: &str = "sluice-notice";
 
-pub(super) async fn get(
+/// Every request for streams, whatever its method.
+pub(super) async fn asked(
     request: HttpRequest,
     services: web::Data<Services>,
     worker: web::Data<Rc<Worker>>,
 ) -> HttpResponse {
+    const ALLOWED: &str = "GET, HEAD";
+    match *request.method() {
+        Method::GET => get(request, services, worker).await,
+        Method::HEAD => head(&request, &services),
+        Method::OPTIONS => cors::preflight(ALLOWED),
+        _ => held::answer(&request, &services, &Refusal::WrongMethod(ALLOWED)),
+    }
+}
+
+async fn get(request: HttpRequest, services: web::Data<Services>, worker: web::Data<Rc<Worker>>) -> HttpResponse {
     let answer = async {
         let opened = open(&request, &services, &worker).await;
         opened.unwrap_or_else(|refusal| held::answer(&request, &services, &refusal))
@@ -42,22 +53,13 @@ pub(super) async fn get(
 }
 
 /// The head of the stream, and nothing behind it: no reader, no place.
-pub(super) async fn head(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
-    let set = wishes::of(&request).and_then(|wishes| stream_set(&request, &services, wishes));
-    let checked = set.and_then(|set| resume::from(&request, &set));
+fn head(request: &HttpRequest, services: &Services) -> HttpResponse {
+    let set = wishes::of(request).and_then(|wishes| stream_set(request, services, wishes));
+    let checked = set.and_then(|set| resume::from(request, &set));
     match checked {
         // Not an empty body: that one has a length, and the stream has none.
-        Ok(_) => ok(&request).body(NoBody::new()),
-        Err(refusal) => held::answer(&request, &services, &refusal),
-    }
-}
-
-/// What a stream cannot be asked.
-pub(super) async fn other_method(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
-    const ALLOWED: &str = "GET, HEAD";
-    match *request.method() {
-        Method::OPTIONS => cors::preflight(ALLOWED),
-        _ => held::answer(&request, &services, &Refusal::WrongMethod(ALLOWED)),
+        Ok(_) => ok(request).body(NoBody::new()),
+        Err(refusal) => held::answer(request, services, &refusal),
     }
 }
 

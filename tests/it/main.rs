@@ -38,5 +38,6 @@ mod server;
 mod shapes;
 mod slow;
 mod stream_configs;
+mod tail;
 mod wire;
 mod wrong_input;

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 
 use super::lines::Event;
 use super::report::Report;
 use super::verdict::{Answer, Cause, Fate, Verdict, judge};
+use crate::cli::remote::{BackOff, retry_after};
 use crate::fetch::with_causes;
 use crate::shutdown::{Stage, Stop};
 
 /// Bytes of an answer. It may repeat a whole batch.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// A server that asks for a longer wait is asked again after this one.
-const RETRY_AFTER_MOST: Duration = Duration::from_secs(300);
 
 /// Posts batches.
 pub(super) struct Poster {
@@ -29,17 +28,7 @@ pub(super) struct Poster {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) retries: u32,
-    pub(super) first: Duration,
-    pub(super) most: Duration,
-}
-
-impl Patience {
-    /// Twice as long each time, and up to half of it left out, so that producers that failed together do not come back
-    /// together. Never sooner than the server says.
-    pub(super) fn wait(&self, retry: u32, asked: Option<Duration>) -> Duration {
-        let full = self.first.saturating_mul(2_u32.saturating_pow(retry)).min(self.most);
-        full.mul_f64(1.0 - fastrand::f64() / 2.0).max(asked.unwrap_or_default().min(RETRY_AFTER_MOST))
-    }
+    pub(super) back_off: BackOff,
 }
 
 /// The server takes no more, or somebody asked to stop: what is left is not sent.
@@ -82,7 +71,7 @@ impl Poster {
                     left.push(events);
                 }
                 Next::Retry { cause, after } => {
-                    let wait = self.patience.wait(retry, after);
+                    let wait = self.patience.back_off.wait(retry, after);
                     let why = format!("{}: {}", cause.code, cause.message);
                     let count = events.len();
                     left.push(events);
@@ -188,9 +177,4 @@ fn body(events: &[Event]) -> Vec<u8> {
     }
     body.push(b']');
     body
-}
-
-/// In seconds; a date is left to the back-off.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

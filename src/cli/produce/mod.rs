@@ -27,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::client::{Patience, Poster};
 use self::input::Input;
 use self::report::Report;
+use super::remote::{self, AddressError, BackOff};
 use super::{EXIT_FAILURE, EXIT_USAGE, complain};
 use crate::fetch;
 use crate::shutdown::{Shutdown, Stage, Stop};
@@ -38,8 +39,7 @@ const EVENTS_PATH: &str = "/v1/events";
 /// A whole request. The server answers every one within 9 s, unless it is told otherwise.
 const REQUEST_AT_MOST: Duration = Duration::from_secs(60);
 const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
-const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
-const BACK_OFF_MOST: Duration = Duration::from_secs(30);
+const BACK_OFF: BackOff = BackOff { first: Duration::from_millis(250), most: Duration::from_secs(30) };
 /// Events of one request that anybody could want.
 const BATCH_MOST: i64 = 10_000;
 
@@ -75,9 +75,9 @@ pub(super) struct Args {
 /// Why the command cannot begin. Each names its cure, and none holds the token.
 #[derive(Debug, thiserror::Error)]
 enum UsageError {
-    #[error("--url {0}: it is no http:// or https:// address, such as http://127.0.0.1:8888")]
-    Url(String),
-    #[error("--url: it holds a password, which others can see: use --token-file, or the variable {TOKEN_VARIABLE}")]
+    #[error("--url: {0}")]
+    Url(AddressError),
+    #[error("--url: {}: use --token-file, or the variable {TOKEN_VARIABLE}", AddressError::Password)]
     Password,
     #[error("--token-file {}: it cannot be read: {cause}", path.display())]
     TokenFile { path: PathBuf, cause: io::Error },
@@ -155,31 +155,22 @@ fn poster(args: &Args) -> Result<Poster, UsageError> {
         headers.insert(AUTHORIZATION, token);
     }
     // A POST that is sent elsewhere would take its token there.
-    let mut http = fetch::client_builder().default_headers(headers).redirect(Policy::none());
-    http = http.timeout(REQUEST_AT_MOST).connect_timeout(CONNECT_AT_MOST);
-    if matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost")) {
-        // No proxy reaches this machine's own addresses.
-        http = http.no_proxy();
-    }
+    let http = remote::client_builder(&url).default_headers(headers).redirect(Policy::none());
+    let http = http.timeout(REQUEST_AT_MOST).connect_timeout(CONNECT_AT_MOST);
     let http = http.build().map_err(|e| UsageError::Client(fetch::with_causes(e)))?;
-    let patience = Patience { retries: args.retries, first: BACK_OFF_FIRST, most: BACK_OFF_MOST };
+    let patience = Patience { retries: args.retries, back_off: BACK_OFF };
     Ok(Poster { http, url, dry_run: args.dry_run, patience })
 }
 
 /// The address of the POST, with what is to be said in its query.
 fn address(args: &Args) -> Result<Url, UsageError> {
-    let wrong = || UsageError::Url(args.url.clone());
-    let mut url = Url::parse(&args.url).map_err(|_| wrong())?;
-    if url.password().is_some() || !url.username().is_empty() {
-        return Err(UsageError::Password);
-    }
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(wrong());
-    }
+    let mut url = remote::address(&args.url).map_err(|fault| match fault {
+        AddressError::Password => UsageError::Password,
+        fault => UsageError::Url(fault),
+    })?;
     let path = url.path().trim_end_matches('/');
     let base = path.strip_suffix(EVENTS_PATH).unwrap_or(path);
     url.set_path(&format!("{base}{EVENTS_PATH}"));
-    url.set_fragment(None);
     let said = [
         ("stream", args.stream.as_deref()),
         ("schema_uri", args.schema_uri.as_deref()),

@@ -81,7 +81,8 @@ async fn run(lines: &str, batch: usize, retries: u32, script: Vec<Scripted>, sto
     });
     let (out, complaints) = (Page::default(), Page::default());
     let mut report = Report::new(Box::new(out.clone()), Box::new(complaints.clone()), false);
-    let patience = Patience { retries, first: Duration::from_millis(1), most: Duration::from_millis(2) };
+    let patience =
+        Patience { retries, back_off: BackOff { first: Duration::from_millis(1), most: Duration::from_millis(2) } };
     let http = fetch::client_builder().no_proxy().redirect(Policy::none()).build().expect("a client");
     let poster = Poster { http, url, dry_run: false, patience };
     let input = Input::of(io::Cursor::new(lines.to_owned()));
@@ -167,7 +168,8 @@ async fn a_server_that_is_not_there_gives_up_too() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = Url::parse(&format!("http://{}/", listener.local_addr().expect("an address"))).expect("a URL");
     drop(listener);
-    let patience = Patience { retries: 2, first: Duration::from_millis(1), most: Duration::from_millis(1) };
+    let patience =
+        Patience { retries: 2, back_off: BackOff { first: Duration::from_millis(1), most: Duration::from_millis(1) } };
     let http = fetch::client_builder().no_proxy().build().expect("a client");
     let poster = Poster { http, url, dry_run: false, patience };
     let mut report = Report::new(Box::new(Page::default()), Box::new(Page::default()), false);
@@ -271,15 +273,18 @@ async fn batches_are_bounded_by_bytes_and_a_large_event_goes_alone() {
 
 #[test]
 fn waits_double_within_bounds_and_never_undercut_the_server() {
-    let patience = Patience { retries: 10, first: Duration::from_millis(250), most: Duration::from_secs(30) };
+    let patience = Patience {
+        retries: 10,
+        back_off: BackOff { first: Duration::from_millis(250), most: Duration::from_secs(30) },
+    };
     for (retry, full_ms) in [(0, 250), (1, 500), (4, 4_000), (7, 30_000), (4_000_000_000, 30_000)] {
-        let wait = patience.wait(retry, None);
+        let wait = patience.back_off.wait(retry, None);
         assert!(
             wait >= Duration::from_millis(full_ms / 2) && wait <= Duration::from_millis(full_ms),
             "{retry}: {wait:?}"
         );
     }
-    let asked = |seconds| patience.wait(0, Some(Duration::from_secs(seconds))).as_secs();
+    let asked = |seconds| patience.back_off.wait(0, Some(Duration::from_secs(seconds))).as_secs();
     assert_eq!((asked(7), asked(1_000_000)), (7, 300));
 }
 

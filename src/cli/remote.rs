@@ -1,0 +1,64 @@
+//! What the commands share that talk to a server: its address, the client, and when to try again.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{ClientBuilder, Url};
+
+use crate::fetch;
+
+/// A server that asks for a longer wait is asked again after this one.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error("{0}: it is no http:// or https:// address, such as http://127.0.0.1:8888")]
+    Wrong(String),
+    #[error("it holds a password, which others can see")]
+    Password,
+}
+
+/// The address of a server, or of something on it.
+pub(super) fn address(text: &str) -> Result<Url, AddressError> {
+    let wrong = || AddressError::Wrong(text.to_owned());
+    let mut url = Url::parse(text).map_err(|_| wrong())?;
+    if url.password().is_some() || !url.username().is_empty() {
+        return Err(AddressError::Password);
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(wrong());
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// A client for this server.
+pub(super) fn client_builder(url: &Url) -> ClientBuilder {
+    let http = fetch::client_builder();
+    match url.host_str() {
+        // No proxy reaches this machine's own addresses.
+        Some("127.0.0.1" | "[::1]" | "localhost") => http.no_proxy(),
+        _ => http,
+    }
+}
+
+/// In seconds; a date is left to the back-off.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// How long to wait before something is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BackOff {
+    pub(super) first: Duration,
+    pub(super) most: Duration,
+}
+
+impl BackOff {
+    /// Twice as long each time, and up to half of it left out, so that clients that failed together do not come back
+    /// together. Never sooner than the server says.
+    pub(super) fn wait(&self, retry: u32, asked: Option<Duration>) -> Duration {
+        let full = self.first.saturating_mul(2_u32.saturating_pow(retry)).min(self.most);
+        full.mul_f64(1.0 - fastrand::f64() / 2.0).max(asked.unwrap_or_default().min(RETRY_AFTER_MOST))
+    }
+}

@@ -1,0 +1,194 @@
+//! `sluice tail`: follows streams, and comes back by itself.
+//!
+//! - this page: the flags, the loop, the exit code
+//! - `sse` bytes into events and places
+//! - `follow` one connection after the other; `recent` leaves out what servers without exact places send again
+//! - `sink` where events go: lines for people (`line`), newline-delimited JSON, or the wire as it is
+//!
+//! Works with every server of EventStreams' protocol, not with sluice alone.
+
+mod follow;
+mod line;
+mod recent;
+mod sink;
+mod sse;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::follow::{End, Follower};
+use self::sink::{Look, Sink};
+use super::remote::{self, AddressError};
+use super::{EXIT_FAILURE, EXIT_USAGE, complain};
+use crate::fetch;
+use crate::model::{Timestamp, units};
+
+const URL_DEFAULT: &str = "http://127.0.0.1:8888";
+const STREAM_PATH: &str = "/v2/stream/";
+const CONNECT_AT_MOST: Duration = Duration::from_secs(10);
+const REDIRECTS_MAX: usize = 3;
+
+/// Follows streams: a line for each event on a terminal, newline-delimited JSON in a pipe. Ctrl-C ends it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of the server (default http://127.0.0.1:8888), and names of streams.
+    #[arg(value_name = "[URL] STREAM", required = true)]
+    what: Vec<String>,
+    /// Begin at this time (2026-11-20T08:00:00Z, 2026-11-20), or so long ago (10m, 2h, 1d).
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Begin where somebody was who had this id last.
+    #[arg(long, value_name = "ID")]
+    last_event_id: Option<String>,
+    /// End after so many events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Show canary events, too.
+    #[arg(long)]
+    canary: bool,
+    /// Print what the server sends as it is: ids and comments, too.
+    #[arg(long)]
+    raw: bool,
+    /// Print the last id to stderr at the end, for --last-event-id.
+    #[arg(long)]
+    ids: bool,
+    /// Connect again after so long without a byte, keep-alives included (0: never).
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    stall: Duration,
+    /// Who asks: servers may want a name and an address.
+    #[arg(long, value_name = "TEXT")]
+    user_agent: Option<String>,
+}
+
+/// Why the command cannot begin. Each names its cure.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("the address: {0}")]
+    Address(#[from] AddressError),
+    #[error("no stream is named: sluice tail [URL] STREAM…, such as sluice tail recentchange")]
+    NoStream,
+    #[error("--last-event-id: it is no text that a header can hold")]
+    Id,
+    #[error("--user-agent: it is no text that a header can hold")]
+    UserAgent,
+    #[error("the client cannot be set up: {0}")]
+    Client(String),
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let mut follower = match follower(args) {
+        Ok(follower) => follower,
+        Err(fault) => {
+            complain(&fault);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            complain(&format!("the client cannot run: {e}"));
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    let stdout = io::stdout();
+    let look = Look::of(args.raw, stdout.is_terminal(), std::env::var_os("NO_COLOR").is_none_or(|off| off.is_empty()));
+    let mut sink = Sink::new(Box::new(stdout), look, args.count);
+    let end = runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => Ok(End::Done),
+            _ = terminate.recv() => Ok(End::Done),
+            end = follower.follow(&mut sink) => Ok(end),
+        }
+    });
+    // A name that is being looked up is nothing to wait for.
+    runtime.shutdown_background();
+    if args.ids
+        && let Some(id) = follower.id()
+    {
+        complain(&format!("--last-event-id '{id}'"));
+    }
+    exit_code(end.unwrap_or_else(|e: io::Error| End::Failed(format!("signals cannot be heard: {e}"))))
+}
+
+fn exit_code(end: End) -> ExitCode {
+    match end {
+        End::Done => ExitCode::SUCCESS,
+        End::Failed(why) => {
+            complain(&why);
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn follower(args: &Args) -> Result<Follower, UsageError> {
+    let url = address(args, Timestamp::now())?;
+    let mut http = remote::client_builder(&url)
+        .connect_timeout(CONNECT_AT_MOST)
+        .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX));
+    if let Some(agent) = &args.user_agent {
+        http = http.user_agent(HeaderValue::from_str(agent).map_err(|_| UsageError::UserAgent)?);
+    }
+    let http = http.build().map_err(|e| UsageError::Client(fetch::with_causes(e)))?;
+    if args.last_event_id.as_deref().is_some_and(|id| HeaderValue::from_str(id).is_err()) {
+        return Err(UsageError::Id);
+    }
+    Ok(Follower::new(http, url, args.last_event_id.clone(), args.stall))
+}
+
+/// The address of the stream, with what is asked of it.
+fn address(args: &Args, now: Timestamp) -> Result<Url, UsageError> {
+    let is_address = |text: &&String| text.contains("://");
+    let (base, names) = match args.what.split_first() {
+        Some((first, names)) if is_address(&first) => (first.as_str(), names),
+        _ => (URL_DEFAULT, args.what.as_slice()),
+    };
+    let mut url = remote::address(base)?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    let (base, named) = path.split_once(STREAM_PATH).unwrap_or((&path, ""));
+    let encoded = names.iter().map(|name| {
+        let parts: Vec<String> = name.split(',').map(|part| encoded(part)).collect();
+        parts.join(",")
+    });
+    let names: Vec<String> =
+        Some(named.to_owned()).filter(|named| !named.is_empty()).into_iter().chain(encoded).collect();
+    if names.iter().all(String::is_empty) {
+        return Err(UsageError::NoStream);
+    }
+    url.set_path(&format!("{base}{STREAM_PATH}{}", names.join(",")));
+    // Blocks that bring a place and no event: with them it comes back to where it was, also after hours without one.
+    url.query_pairs_mut().append_pair("positions", "true");
+    if args.canary {
+        url.query_pairs_mut().append_pair("canary", "true");
+    }
+    if let Some(since) = &args.since {
+        url.query_pairs_mut().append_pair("since", &absolute(since, now));
+    }
+    Ok(url)
+}
+
+fn encoded(part: &str) -> String {
+    form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// `10m` is ten minutes ago; everything else is the server's to read.
+fn absolute(since: &str, now: Timestamp) -> String {
+    let ago = units::parse_duration(since).filter(|_| since.ends_with(['s', 'm', 'h', 'd']));
+    match ago.and_then(|ago| i64::try_from(ago.as_millis()).ok()) {
+        Some(ago) => now.minus_ms(ago).0.max(0).to_string(),
+        None => since.to_owned(),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).ok_or_else(|| format!("'{text}' is not a duration: write \"30s\", \"5m\" or 0"))
+}

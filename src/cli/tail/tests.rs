@@ -1,0 +1,154 @@
+//! What no server is needed for.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use parking_lot::Mutex;
+
+use super::sink::{Full, Look, Sink};
+use super::*;
+
+const CAPTURED: &str = include_str!("../../../tests/data/recentchange_2025-08-29_raw.sse");
+const PAGE_CHANGE: &str = r#"{"$schema":"/mediawiki/page/change/1.2.0","meta":{"stream":"mediawiki.page_change.v1","dt":"2026-11-20T08:01:02.345Z"},
+    "wiki_id":"cswiki","page_change_kind":"edit","page":{"page_title":"Brno"},"performer":{"user_text":"Ada"},"comment":"typo"}"#;
+const PAGE_CREATE: &str = r#"{"meta":{"stream":"mediawiki.page-create","dt":"2026-11-20T23:59:59Z"},"database":"enwiki",
+    "page_title":"Q","performer":{"user_text":"B"},"comment":""}"#;
+const TEST_EVENT: &str =
+    r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event","dt":"2026-11-20T08:01:02Z"},"test":"x","n":1}"#;
+
+#[derive(Debug, Parser)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(flags: &[&str]) -> Args {
+    Command::try_parse_from([&["tail"], flags].concat()).expect("good flags").args
+}
+
+fn asked(flags: &[&str]) -> String {
+    address(&args(flags), Timestamp(1_795_252_134_405)).map_or_else(|e| e.to_string(), |url| url.to_string())
+}
+
+#[test]
+fn the_address_is_made_of_what_people_write() {
+    let default = "http://127.0.0.1:8888/v2/stream/recentchange?positions=true";
+    assert_eq!(asked(&["recentchange"]), default);
+    assert_eq!(asked(&["http://127.0.0.1:8888/", "recentchange"]), default);
+    assert_eq!(asked(&["http://127.0.0.1:8888/v2/stream/recentchange/"]), default);
+    let several = "https://x.org/base/v2/stream/a,b,c%20d?positions=true&canary=true";
+    assert_eq!(asked(&["https://x.org/base", "a,b", "c d", "--canary"]), several);
+    assert!(asked(&["https://x.org"]).contains("no stream is named"));
+    assert!(asked(&["ftp://x.org", "a"]).contains("ftp://x.org: it is no http"));
+    assert!(asked(&["http://me:secret@x.org", "a"]).contains("password"));
+    assert!(Command::try_parse_from(["tail"]).is_err());
+    assert!(Command::try_parse_from(["tail", "a", "--count", "0"]).is_err());
+    assert!(Command::try_parse_from(["tail", "a", "--stall", "soon"]).is_err());
+}
+
+#[test]
+fn a_time_may_be_so_long_ago() {
+    let since = |text| asked(&["a", "--since", text]).rsplit("since=").next().unwrap_or_default().to_owned();
+    assert_eq!(since("10m"), "1795251534405");
+    assert_eq!(since("1d"), "1795165734405");
+    assert_eq!(since("99999d"), "0");
+    assert_eq!(since("2026-11-20T08:00:00+01:00"), "2026-11-20T08%3A00%3A00%2B01%3A00");
+    assert_eq!(since("1795251534405"), "1795251534405");
+    assert_eq!(since("0"), "0");
+}
+
+#[test]
+fn what_no_header_can_hold_is_wrong_usage() {
+    assert!(matches!(follower(&args(&["a", "--last-event-id", "x\ny"])), Err(UsageError::Id)));
+    assert!(matches!(follower(&args(&["a", "--user-agent", "x\ny"])), Err(UsageError::UserAgent)));
+    assert!(follower(&args(&["a", "--last-event-id", "[]", "--user-agent", "me"])).is_ok());
+}
+
+#[test]
+fn an_event_is_a_line_of_what_it_has() {
+    let captured = CAPTURED.lines().find_map(|line| line.strip_prefix("data: ")).expect("an event");
+    let table = [
+        (
+            captured,
+            "06:45:17 mgwiktionary categorize Sokajy:espaniola Ikotobaity Nampiana tamin'ny sokajy [[:erradiquémosles]]",
+        ),
+        (PAGE_CHANGE, "08:01:02 cswiki edit Brno Ada typo"),
+        (PAGE_CREATE, "23:59:59 enwiki page-create Q B"),
+        (TEST_EVENT, r#"08:01:02 test.event {"test":"x","n":1}"#),
+        (r#"{"title":5,"meta":[]}"#, r#"--:--:-- {"title":5}"#),
+        ("[1]", "--:--:-- [1]"),
+        ("no json", "no json"),
+        (r#"{"meta":{"dt":"a while ago, or even longer"},"title":"T"}"#, "a while ago, or even T"),
+    ];
+    for (data, expected) in table {
+        assert_eq!(line::of(data.as_bytes(), 200, false), expected);
+    }
+}
+
+#[test]
+fn a_line_is_as_wide_as_the_terminal_at_most() {
+    assert_eq!(line::of(PAGE_CHANGE.as_bytes(), 24, false), "08:01:02 cswiki edit Br…");
+    let wide = r#"{"title":"編集編集編集","meta":{"dt":"2026-11-20T08:01:02Z"}}"#;
+    assert_eq!(line::of(wide.as_bytes(), 20, false), "08:01:02 編集編集編…");
+    assert_eq!(line::of(wide.as_bytes(), 21, false), "08:01:02 編集編集編集");
+    let zalgo = format!(r#"{{"title":"a{}"}}"#, "\u{301}".repeat(100_000));
+    assert!(line::of(zalgo.as_bytes(), 80, false).len() < 1_000);
+}
+
+#[test]
+fn colours_are_ours_alone() {
+    let line = line::of(PAGE_CREATE.as_bytes(), 100, true);
+    assert!(line.starts_with("\u{1b}[2m23:59:59\u{1b}[0m \u{1b}[36menwiki\u{1b}[0m "), "{line:?}");
+    let hostile = r#"{"title":"\u001b[31mred\u009b2J\r\n\u202egnp","wiki":"\u0007"}"#;
+    assert_eq!(line::of(hostile.as_bytes(), 100, false), "--:--:-- ␇ ␛[31mred\u{fffd}2J␍␊\u{fffd}gnp");
+    assert_eq!(line::printable("a\u{7f}\t"), "a␡␉");
+}
+
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_pipe_gets_documents_a_terminal_lines_and_who_wants_it_the_wire() {
+    let shown = |look| {
+        let kept = Kept::default();
+        let mut sink = Sink::new(Box::new(kept.clone()), look, None);
+        sink.wire(b":ok\x1b\n\n").and_then(|()| sink.event(b"{\"a\":\n1}")).and_then(|()| sink.flush()).expect("room");
+        let text = String::from_utf8(kept.0.lock().clone()).expect("UTF-8");
+        text
+    };
+    assert_eq!(shown(Look::of(false, false, true)), "{\"a\": 1}\n");
+    assert_eq!(shown(Look::of(false, true, false)), "--:--:-- {\"a\":1}\n");
+    assert_eq!(shown(Look::of(true, false, true)), ":ok\u{1b}\n\n");
+    assert_eq!(shown(Look::of(true, true, true)), ":ok␛\n\n", "no escape sequence reaches a terminal");
+}
+
+#[test]
+fn enough_is_enough_and_nobody_who_reads_is_as_good() {
+    struct Shut;
+    impl io::Write for Shut {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let kept = Kept::default();
+    let mut sink = Sink::new(Box::new(kept.clone()), Look::Json, Some(2));
+    assert_eq!(sink.event(b"1"), Ok(()));
+    assert_eq!(sink.event(b"2"), Err(Full));
+    assert_eq!(*kept.0.lock(), b"1\n2\n", "what was printed is out");
+    let mut sink = Sink::new(Box::new(Shut), Look::Json, None);
+    assert_eq!(sink.event(b"1").and_then(|()| sink.flush()), Err(Full));
+}
