@@ -155,8 +155,6 @@ fn operation(name: &Name<'_>, schema: Result<&Placed, Without>) -> Value {
             },
             "400": response("BadStreamRequest"),
             "405": response("WrongMethod"),
-            "429": response("TooManyStreams"),
-            "503": response("NoRoom"),
         },
     })
 }
