@@ -158,3 +158,89 @@ fn operation(name: &Name<'_>, schema: Result<&Placed, Without>) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::runtime::Handle;
+
+    use super::super::{Half, document, schemas};
+    use super::*;
+    use crate::fetch::Fetcher;
+    use crate::schema::{Options, Schemas};
+
+    async fn found(catalog: &Catalog) -> Found {
+        let fetcher = Fetcher::new().expect("a fetcher");
+        let schemas = Schemas::new(&Options::default(), fetcher, Handle::current()).expect("schemas");
+        schemas::find(catalog, &Arc::new(schemas)).await
+    }
+
+    async fn written(catalog: &Catalog, bytes_max: usize) -> (usize, Value) {
+        let text = document::write(catalog, found(catalog).await, &[Half::In, Half::Out], bytes_max);
+        (text.len(), serde_json::from_slice(&text).expect("JSON"))
+    }
+
+    fn of(streams: &str) -> Catalog {
+        Catalog::parse(streams, "test").expect("a catalogue")
+    }
+
+    fn operation_of<'a>(document: &'a Value, name: &str) -> &'a Value {
+        &document["paths"][format!("/v2/stream/{name}")]["get"]
+    }
+
+    #[tokio::test]
+    async fn within_its_limit_schemas_are_left_out_and_then_paths_and_it_says_so() {
+        let catalog = Catalog::built_in();
+        let (whole, all) = written(&catalog, usize::MAX).await;
+        assert!(all["components"]["schemas"].get("mediawiki.page.change").is_some());
+        let mut seen = [false; 2];
+        for bytes_max in (1..40).map(|part| whole * part / 40) {
+            let (bytes, document) = written(&catalog, bytes_max).await;
+            let names = document["paths"][LIST]["parameters"][0]["schema"]["items"]["enum"].as_array().expect("names");
+            assert_eq!(names.len(), 10, "all names, whatever the limit");
+            let told = document["paths"][LIST]["get"]["description"].as_str().unwrap_or_default();
+            let (mut paths, mut bare) = (0, 0);
+            for name in names.iter().filter_map(Value::as_str) {
+                let operation = operation_of(&document, name);
+                let description = operation["description"].as_str().unwrap_or_default();
+                let media = &operation["responses"]["200"]["content"]["application/json"];
+                let has_schema = media["schema"]["$ref"] != "#/components/schemas/Event";
+                paths += usize::from(operation.is_object());
+                bare += usize::from(operation.is_object() && !has_schema);
+                assert_eq!(
+                    description.contains("is left out here"),
+                    operation.is_object() && !has_schema,
+                    "{description}"
+                );
+            }
+            seen = [seen[0] || bare > 0, seen[1] || paths < 10];
+            assert_eq!(told.contains(&format!("{paths} of 10 names")), paths < 10, "{told}");
+            // The rest of the document, and the names, are there whatever the limit.
+            assert!(bytes <= bytes_max.max(40_000), "{bytes} bytes, and {bytes_max} are allowed");
+        }
+        assert_eq!(seen, [true, true], "some schemas, and some paths, have been left out");
+    }
+
+    #[tokio::test]
+    async fn more_schemas_than_a_document_may_have_are_not_asked_for() {
+        let streams: String = (0..1_000).map(|at| format!("s{at:04}: {{schema_title: t{at:04}}}\n")).collect();
+        let (_, document) = written(&of(&streams), usize::MAX).await;
+        let told = |name: &str| operation_of(&document, name)["description"].as_str().unwrap_or_default().to_owned();
+        assert!(told("s0000").contains("in no schema repository"), "{}", told("s0000"));
+        assert!(told("s0249").contains("in no schema repository"), "{}", told("s0249"));
+        assert!(told("s0250").contains("is left out here"), "{}", told("s0250"));
+    }
+
+    #[test]
+    fn titles_that_look_alike_as_keys_or_like_the_documents_own_have_keys_of_their_own() {
+        let mut taken = Map::new();
+        let keys = ["Problem", "a/b", "a.b", "/a/b", "ä"].map(|title| {
+            let key = free_key(title, &taken);
+            taken.insert(key.clone(), Value::Null);
+            key
+        });
+        assert_eq!(keys, ["Problem", "a.b", "a.b_2", "a.b_3", "."]);
+        assert_eq!(free_key("Problem", &taken), "Problem_2");
+    }
+}
