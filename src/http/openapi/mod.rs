@@ -26,7 +26,7 @@ use super::{Half, Services};
 use crate::catalog::{Catalog, Live};
 use crate::schema::Schemas;
 
-/// Bytes of the document. Schemas that would make it larger are left out, and so are paths of single streams.
+/// Bytes of the document. What would make it larger is left out: examples first, then schemas, then paths of single streams.
 const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// How long a document serves, if the catalogue stays: schemas may change, too.
 const KEPT_FOR: Duration = Duration::from_secs(60);
