@@ -9,6 +9,7 @@ use super::error::Refusal;
 
 pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+const TEXT: &str = "text/plain; charset=utf-8";
 
 pub(super) async fn info() -> HttpResponse {
     let description = env!("CARGO_PKG_DESCRIPTION");
@@ -32,12 +33,12 @@ pub(super) async fn home(request: HttpRequest) -> HttpResponse {
 }
 
 pub(super) async fn robots() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("User-agent: *\nDisallow: /\n")
+    HttpResponse::Ok().content_type(TEXT).body("User-agent: *\nDisallow: /\n")
 }
 
 /// Alive: the process can answer.
 pub(super) async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).body("ok\n")
+    HttpResponse::Ok().content_type(TEXT).insert_header((header::CACHE_CONTROL, "no-store")).body("ok\n")
 }
 
 /// Ready to be sent traffic: what the log held at the start has been read.
@@ -46,7 +47,7 @@ pub(super) async fn readyz(services: web::Data<Services>) -> HttpResponse {
         true => (HttpResponse::Ok(), "ready\n"),
         false => (HttpResponse::ServiceUnavailable(), "not ready: the log has not been read yet\n"),
     };
-    answer.insert_header((header::CACHE_CONTROL, "no-store")).body(body)
+    answer.content_type(TEXT).insert_header((header::CACHE_CONTROL, "no-store")).body(body)
 }
 
 pub(super) fn home_page() -> Option<&'static str> {

@@ -9,8 +9,8 @@
 //!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `auth` who may, `codings`
 //!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
 //!   an answer,
-//!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing
-//!   accepted is lost, `slow` a reader that falls behind
+//!   `openapi` what the service says of itself, `process` start and stop, `produce` the command that posts, `recentchange`
+//!   real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -27,6 +27,7 @@ mod edge;
 mod engine;
 mod handover;
 mod intake;
+mod openapi;
 mod patience;
 mod process;
 mod produce;

@@ -26,7 +26,7 @@ use super::{Half, Services};
 use crate::catalog::{Catalog, Live};
 use crate::schema::Schemas;
 
-/// Bytes of the document. Schemas that would make it larger are left out, and so are paths of single streams.
+/// Bytes of the document. What would make it larger is left out: examples first, then schemas, then paths of single streams.
 const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// How long a document serves, if the catalogue stays: schemas may change, too.
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -116,5 +116,64 @@ impl Shared {
         let kept = Arc::new(Kept { body: body.into(), catalog, until: Instant::now() + keep_for });
         self.kept.store(Some(kept.clone()));
         Some(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use futures_util::future::join_all;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fetch::Fetcher;
+    use crate::schema::Options;
+
+    fn specification(catalog: Catalog, bases: Vec<String>) -> Specification {
+        let options = Options { bases, ..Options::default() };
+        let fetcher = Fetcher::new().expect("a fetcher");
+        let schemas = Schemas::new(&options, fetcher, Handle::current()).expect("schemas");
+        Specification::of(Live::fixed(catalog), Arc::new(schemas), Handle::current(), &[Half::In, Half::Out])
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn all_who_ask_at_once_get_the_same_one_and_it_is_made_once() {
+        let specification = specification(Catalog::built_in(), vec![]);
+        let bodies = join_all((0..100).map(|_| specification.body())).await;
+        let places: std::collections::HashSet<_> =
+            bodies.iter().map(|body| body.as_ref().expect("a document").as_ptr()).collect();
+        assert_eq!(places.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_serves_for_a_minute() {
+        let specification = specification(Catalog::built_in(), vec![]);
+        let first = specification.body().await.expect("a document");
+        tokio::time::advance(KEPT_FOR - Duration::from_secs(1)).await;
+        assert_eq!(specification.body().await.expect("a document").as_ptr(), first.as_ptr());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let second = specification.body().await.expect("a document");
+        assert_ne!(second.as_ptr(), first.as_ptr());
+        assert_eq!(second, first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_base_that_does_not_answer_delays_the_document_for_a_bounded_time_and_is_asked_again_soon() {
+        // It takes connections, and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", silent.local_addr().expect("an address"));
+        let catalog = Catalog::parse("a: {schema_title: x}\nb: {schema_title: y}", "test").expect("a catalogue");
+        let specification = specification(catalog, vec![url]);
+        let asked = Instant::now();
+        let body = specification.body().await.expect("a document");
+        assert!(asked.elapsed() <= schemas::DEADLINE + Duration::from_millis(100), "{:?}", asked.elapsed());
+        let document: Value = serde_json::from_slice(&body).expect("JSON");
+        for name in ["a", "b"] {
+            let description = &document["paths"][format!("/v2/stream/{name}")]["get"]["description"];
+            assert!(description.as_str().is_some_and(|text| text.contains("cannot be had now")), "{description}");
+        }
+        tokio::time::advance(KEPT_WITH_GAPS_FOR).await;
+        assert_ne!(specification.body().await.expect("a document").as_ptr(), body.as_ptr());
     }
 }

@@ -12,7 +12,7 @@ use crate::catalog::Catalog;
 use crate::schema::{LoadError, Schema, SchemaUri, Schemas, each_subschema};
 
 /// All schemas are there by then, or the document does without.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Schemas in one document. Fewer than the cache of schemas holds: those of events stay there.
 const SCHEMAS_MAX: usize = 250;
 /// Schemas asked for at once. Fewer than may wait for their turn: events have the others.

@@ -1,0 +1,480 @@
+//! The document that the service has of itself is true: what it says is answered, and what is answered it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::raw::Answer;
+use crate::server::{Options, Server, free_address};
+use crate::stream_configs::{Api, many};
+use crate::support::{PATIENCE, eventually};
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const EVENT: &str = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"documented"}"#;
+const STRAY: &str = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"nowhere"}}"#;
+const LIST: &str = "/v2/stream/{streams}";
+const BYTES_MAX: usize = 4 << 20;
+
+/// What is documented, and that no request can bring about.
+const UNPROVOKED: &[(&str, &str, u16, &str)] = &[(
+    LIST,
+    "get",
+    503,
+    "a stream is refused for want of room only where streams have a limit, which they do not yet",
+)];
+
+/// Path as documented, method, status.
+type Case = (String, String, u16);
+
+async fn document(server: &Server) -> Value {
+    let answer = server.get("/openapi.json").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
+    answer.json()
+}
+
+fn paths(document: &Value) -> Vec<String> {
+    document["paths"].as_object().expect("paths").keys().cloned().collect()
+}
+
+/// A component, or what stands in its place.
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => document.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere")),
+        None => value,
+    }
+}
+
+fn cases(document: &Value) -> BTreeSet<Case> {
+    let mut cases = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for method in ["get", "head", "post"].into_iter().filter(|method| item.get(method).is_some()) {
+            for status in item[method]["responses"].as_object().expect("responses").keys() {
+                cases.insert((path.clone(), method.to_owned(), status.parse().expect("a status")));
+            }
+        }
+    }
+    cases
+}
+
+/// Requests made, and held against what the document says of their answers.
+struct Checked {
+    document: Value,
+    seen: BTreeSet<Case>,
+}
+
+impl Checked {
+    fn check(&mut self, path: &str, method: &str, answer: &Answer) {
+        let status = answer.status();
+        let what = format!("{method} {path} {status}");
+        let response = &self.document["paths"][path][method]["responses"][status.to_string()];
+        assert!(!response.is_null(), "{what} is not documented: {answer:?}");
+        let response = resolved(&self.document, response);
+        for (name, header) in response["headers"].as_object().into_iter().flatten() {
+            let required =
+                resolved(&self.document, header)["required"] == true || name == "Location" || name == "Allow";
+            assert!(!required || answer.head.header(&name.to_lowercase()).is_some(), "{what} has no {name}");
+        }
+        if let Some(content) = response["content"].as_object().filter(|_| method != "head") {
+            let of_answer = answer.header("content-type");
+            let media = content.get(of_answer.split(';').next().unwrap_or_default());
+            let media = media.unwrap_or_else(|| panic!("{what} is {of_answer}, and documented as {content:?}"));
+            if of_answer.contains("json") && !answer.body.is_empty() {
+                let schema = json!({ "allOf": [media["schema"]], "components": self.document["components"] });
+                let judge = jsonschema::validator_for(&schema).expect("a schema");
+                let body = answer.json();
+                assert!(judge.is_valid(&body), "{what}: {:?}", judge.validate(&body).map_err(|e| e.to_string()));
+            }
+        } else if method != "head" && ![301, 303].contains(&status) {
+            assert_eq!(answer.text(), "", "{what} has a body, and none is documented");
+        }
+        self.seen.insert((path.to_owned(), method.to_owned(), status));
+    }
+
+    /// One request, whose answer must have this status.
+    async fn ask(&mut self, server: &Server, path: &str, request: (&str, &str), body: (&str, &str), status: u16) {
+        let ((method, target), (headers, body)) = (request, body);
+        let mut raw = server.connect().await;
+        let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+        let verb = method.to_uppercase();
+        raw.send(format!("{verb} {target} HTTP/1.1\r\nHost: x\r\n{headers}{length}\r\n{body}")).await;
+        let answer = match (method, status) {
+            ("HEAD", _) => Answer { head: raw.head().await, body: Vec::new() },
+            // It does not end.
+            (_, 200) if path.starts_with("/v2/") => Answer { head: raw.head().await, body: Vec::new() },
+            _ => raw.answer().await,
+        };
+        assert_eq!(answer.status(), status, "{method} {target} {headers}: {answer:?}\n{}", server.stderr());
+        self.check(path, &method.to_lowercase(), &answer);
+    }
+
+    async fn get(&mut self, server: &Server, path: &str, target: &str, status: u16) {
+        self.ask(server, path, ("GET", target), ("", ""), status).await;
+    }
+
+    async fn post(&mut self, server: &Server, query: &str, headers: &str, body: &str, status: u16) {
+        let target = format!("/v1/events{query}");
+        self.ask(server, "/v1/events", ("POST", &target), (headers, body), status).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_documented_path_method_and_status_is_answered_as_documented() {
+    let server = Server::start(Options::default()).await;
+    let document = document(&server).await;
+    let documented = cases(&document);
+    let mut checked = Checked { document, seen: BTreeSet::new() };
+    about(&mut checked, &server).await;
+    streams(&mut checked, &server).await;
+    wrong_methods(&mut checked, &server).await;
+    posts(&mut checked, &server).await;
+    refused_posts(&mut checked).await;
+    nobody_there(&mut checked).await;
+    too_many_sets(&mut checked).await;
+    for (path, method, status, why) in UNPROVOKED {
+        let case = ((*path).to_owned(), (*method).to_owned(), *status);
+        assert!(documented.contains(&case), "{case:?} is not documented any more: {why}");
+        assert!(checked.seen.insert(case), "{method} {path} {status} can be brought about after all");
+    }
+    let missing: Vec<&Case> = documented.difference(&checked.seen).collect();
+    assert!(missing.is_empty(), "documented, and never asked for: {missing:?}");
+}
+
+async fn about(checked: &mut Checked, server: &Server) {
+    let table = [
+        ("/", "/?spec", 200),
+        ("/", "/?spec=1&doc", 200),
+        ("/", "/?doc", 200),
+        ("/", "/?doc=x&path=/index.html", 200),
+        ("/", "/", 303),
+        ("/", "/?other", 303),
+        ("/", "/?doc&path=/../Cargo.toml", 404),
+        ("/openapi.json", "/openapi.json", 200),
+        ("/rc", "/rc", 301),
+        ("/_info", "/_info", 200),
+        ("/_info/name", "/_info/name", 200),
+        ("/_info/version", "/_info/version", 200),
+        ("/_info/home", "/_info/home", 404),
+        ("/robots.txt", "/robots.txt", 200),
+        ("/healthz", "/healthz", 200),
+        ("/readyz", "/readyz", 200),
+        ("/v1/stream-configs", "/v1/stream-configs", 200),
+        ("/v1/stream-configs/{streams}", "/v1/stream-configs/test.event,nope", 200),
+        ("/v1/stream-configs/{streams}", "/v1/stream-configs/%ff", 400),
+    ];
+    for (path, target, status) in table {
+        checked.get(server, path, target, status).await;
+    }
+    let long = format!("/v1/stream-configs/{}", "a".repeat(17 * 1024));
+    checked.get(server, "/v1/stream-configs/{streams}", &long, 414).await;
+}
+
+async fn streams(checked: &mut Checked, server: &Server) {
+    for query in ["", "?since=2026-11-20", "?lastEventId="] {
+        checked.get(server, LIST, &format!("/v2/stream/test.event,recentchange{query}"), 200).await;
+    }
+    for method in ["GET", "HEAD"] {
+        for (target, status) in [("test.event", 200), ("test.event?since=soon", 400), ("nope", 404)] {
+            let target = format!("/v2/stream/{target}");
+            checked.ask(server, LIST, (method, &target), ("", ""), status).await;
+        }
+    }
+    let id = "Last-Event-ID: nonsense\r\n";
+    checked.ask(server, LIST, ("GET", "/v2/stream/test.event"), (id, ""), 400).await;
+    for path in paths(&checked.document).iter().filter(|path| path.starts_with("/v2/") && *path != LIST) {
+        checked.get(server, path, path, 200).await;
+        checked.get(server, path, &format!("{path}?since=soon"), 400).await;
+    }
+}
+
+/// `DELETE` is nowhere.
+async fn wrong_methods(checked: &mut Checked, server: &Server) {
+    let cases: Vec<Case> = cases(&checked.document).into_iter().filter(|(_, _, status)| *status == 405).collect();
+    for (path, method, _) in cases {
+        let mut raw = server.connect().await;
+        raw.send(format!("DELETE {} HTTP/1.1\r\nHost: x\r\n\r\n", path.replace("{streams}", "test.event"))).await;
+        let answer = raw.answer().await;
+        assert_eq!(answer.status(), 405, "{path}: {answer:?}");
+        assert!(answer.header("allow").contains(&method.to_uppercase()), "{path}: {answer:?}");
+        checked.check(&path, &method, &answer);
+    }
+}
+
+async fn posts(checked: &mut Checked, server: &Server) {
+    for (query, status) in [("", 201), ("?hasty", 202), ("?dry_run", 200)] {
+        checked.post(server, query, JSON, EVENT, status).await;
+        checked.get(server, "/v1/_test/events", &format!("/v1/_test/events{query}"), status).await;
+    }
+    let filled = "?stream=test.event&schema_uri=/test/event/1.0.0";
+    checked.post(server, filled, "Content-Type: text/plain\r\n", r#"{"test":"bare"}"#, 201).await;
+    checked.post(server, "", JSON, &format!("[{EVENT},{STRAY}]"), 207).await;
+    checked.post(server, "", JSON, STRAY, 400).await;
+    checked.post(server, "", JSON, &EVENT.replace("\"documented\"", "5"), 400).await;
+    checked.post(server, "", JSON, "{", 400).await;
+    checked.post(server, "?hasty=maybe", JSON, EVENT, 400).await;
+    checked.post(server, "", "Content-Type: text/html\r\n", EVENT, 415).await;
+    checked.post(server, "", &format!("{JSON}Content-Encoding: lzma\r\n"), EVENT, 415).await;
+}
+
+/// What takes settings of its own.
+async fn refused_posts(checked: &mut Checked) {
+    let small = [("MAX_BODY_BYTES", "2000"), ("MAX_EVENT_BYTES", "1000"), ("DEADLINE", "1s")];
+    let small = small
+        .iter()
+        .fold(Options::default(), |options, (name, value)| options.env(&format!("SLUICE__INTAKE__{name}"), value));
+    let server = Server::start(small.clone()).await;
+    checked.post(&server, "", JSON, &" ".repeat(2001), 413).await;
+    let mut slow = server.connect().await;
+    slow.send(format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: 100\r\n\r\n{{")).await;
+    let answer = slow.answer().await;
+    assert_eq!(answer.status(), 408, "{answer:?}");
+    checked.check("/v1/events", "post", &answer);
+
+    let padded = EVENT.replace("documented", &"x".repeat(1000));
+    for (events, status) in [(format!("{EVENT},{STRAY}"), 207), (STRAY.to_owned(), 400), (padded, 413)] {
+        let events: Value = serde_json::from_str(&format!("[{events}]")).expect("JSON");
+        let server =
+            Server::start(small.clone().config(&format!("[intake]\ntest_events = {}", toml_of(&events)))).await;
+        checked.get(&server, "/v1/_test/events", "/v1/_test/events", status).await;
+    }
+
+    let hash = "0".repeat(64);
+    let tokens = format!("[intake]\nauth = 'tokens'\ntokens = [{{name = 'x', sha256 = '{hash}'}}]");
+    for (config, status) in [(tokens.as_str(), 401), ("[intake]\nauth = 'closed'", 403)] {
+        let server = Server::start(Options::default().config(config)).await;
+        checked.post(&server, "", JSON, EVENT, status).await;
+        checked.get(&server, "/v1/_test/events", "/v1/_test/events", status).await;
+    }
+}
+
+/// JSON's lists and maps as an inline value of TOML.
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, member)| format!("'{name}' = {}", toml_of(member)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Without its log.
+async fn nobody_there(checked: &mut Checked) {
+    let options = Options::default().kafka(&free_address().to_string()).unready();
+    let server = Server::start(options.env("SLUICE__INTAKE__DEADLINE", "1s")).await;
+    checked.get(&server, "/readyz", "/readyz", 503).await;
+    checked.post(&server, "", JSON, EVENT, 503).await;
+    checked.get(&server, "/v1/_test/events", "/v1/_test/events", 503).await;
+}
+
+/// Each set of streams that is read has a channel, and there are 1,024 of them.
+async fn too_many_sets(checked: &mut Checked) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit");
+    let names: Vec<String> = (0..11).map(|at| format!("s{at}")).collect();
+    let streams: String = names.iter().map(|name| format!("{name}: {{topics: [{name}]}}\n")).collect();
+    let server = Server::start(Options::default().streams(&streams)).await;
+    let mut open = Vec::new();
+    // Sets of one are there anyway, and are not counted.
+    for set in (0..1usize << names.len()).filter(|set| set.count_ones() > 1) {
+        let of_set: Vec<&str> =
+            names.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0).map(|(_, name)| name.as_str()).collect();
+        let mut raw = server.connect().await;
+        raw.send(format!("GET /v2/stream/{} HTTP/1.1\r\nHost: x\r\n\r\n", of_set.join(","))).await;
+        let head = raw.head().await;
+        if head.status() != 200 {
+            let length = head.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
+            let body = raw.take(length).await;
+            assert_eq!((head.status(), open.len()), (429, 1024), "{head:?}");
+            checked.check(LIST, "get", &Answer { head, body });
+            return;
+        }
+        open.push(raw);
+    }
+    panic!("{} sets are read at once", open.len());
+}
+
+/// Addresses as the routes have them: percent signs, slashes in front and behind are their tolerance.
+#[tokio::test]
+async fn every_route_is_documented() {
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs")).expect("a file");
+    let from = source.find("fn routes(").expect("the routes");
+    let routes: BTreeSet<String> = source[from..]
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| text.starts_with('/') && !text.contains("{path}"))
+        .map(|text| text.replace(":.+", "").trim_start_matches('/').trim_end_matches('/').to_owned())
+        .collect();
+    assert!(routes.len() >= 15, "{routes:?}");
+    let server = Server::start(Options::default()).await;
+    let document = document(&server).await;
+    let documented = paths(&document);
+    let documented: BTreeSet<&str> = documented.iter().map(|path| path.trim_start_matches('/')).collect();
+    let missing: Vec<&String> = routes.iter().filter(|route| !documented.contains(route.as_str())).collect();
+    assert!(missing.is_empty(), "routes that the document has not: {missing:?}");
+    let no_route = |path: &&&str| !routes.contains(**path) && !path.starts_with("v2/stream/");
+    assert_eq!(documented.iter().filter(no_route).count(), 0, "{documented:?}");
+}
+
+/// `SLUICE_TEST_SNAPSHOTS=write` writes it anew.
+#[tokio::test]
+async fn the_document_of_the_built_in_streams_is_the_one_that_is_kept() {
+    let server = Server::start(Options::default()).await;
+    let mut document = document(&server).await;
+    document["info"]["version"] = "".into();
+    let text = format!("{document:#}\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/openapi.json");
+    if std::env::var("SLUICE_TEST_SNAPSHOTS").is_ok_and(|word| word == "write") {
+        fs::write(&path, &text).expect("the file can be written");
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let differs = kept.lines().zip(text.lines()).position(|(kept, new)| kept != new);
+    let near = differs.map(|at| text.lines().skip(at.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n"));
+    assert!(
+        kept == text,
+        "it is another one now, from line {:?}: look at it, and keep it with SLUICE_TEST_SNAPSHOTS=write\n{}",
+        differs.map(|at| at + 1),
+        near.unwrap_or_default()
+    );
+}
+
+#[tokio::test]
+async fn each_stream_and_alias_has_a_path_with_a_schema_and_an_example_that_is_valid() {
+    let server = Server::start(Options::default()).await;
+    let document = document(&server).await;
+    let names = document["paths"][LIST]["parameters"][0]["schema"]["items"]["enum"].as_array().expect("names").clone();
+    assert_eq!(document["paths"][LIST]["parameters"][0]["name"], "streams");
+    assert_eq!(names.len(), 10, "five streams, and an alias of each: {names:?}");
+    for name in names.iter().filter_map(Value::as_str) {
+        let operation = &document["paths"][format!("/v2/stream/{name}")]["get"];
+        for form in ["text/event-stream", "application/json", "application/x-ndjson"] {
+            let media = &operation["responses"]["200"]["content"][form];
+            let schema = resolved(&document, &media["schema"]);
+            assert!(schema["$schema"].as_str().is_some_and(|dialect| dialect.contains("draft-07")), "{name}: {media}");
+            assert!(schema.get("$id").is_none() && schema.get("examples").is_none(), "{name}");
+            let judge = jsonschema::validator_for(schema).expect("a schema");
+            let fault = judge.validate(&media["example"]).map_err(|fault| fault.to_string());
+            assert_eq!(fault, Ok(()), "{name} {form}");
+            assert!(!judge.is_valid(&json!({})), "{name}: a schema that takes everything shows nothing");
+        }
+    }
+    let alias = document["paths"]["/v2/stream/recentchange"]["get"]["description"].as_str().unwrap_or_default();
+    assert!(alias.starts_with("An alias of the stream `mediawiki.recentchange`.\n\nEvery change"), "{alias}");
+    assert!(alias.ends_with("Schema title: mediawiki/recentchange"), "{alias}");
+}
+
+#[tokio::test]
+async fn a_half_that_is_not_served_is_not_documented() {
+    for (served, has, has_not) in [("in", "/v1/", "/v2/"), ("out", "/v2/", "/v1/")] {
+        let server = Server::start(Options::default().env("SLUICE__HTTP__SERVE", served)).await;
+        let document = document(&server).await;
+        let paths = paths(&document);
+        assert!(paths.iter().any(|path| path.starts_with(has)), "{served}: {paths:?}");
+        assert!(!paths.iter().any(|path| path.starts_with(has_not)), "{served}: {paths:?}");
+        assert!(paths.contains(&"/openapi.json".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn streams_whose_schemas_cannot_be_had_are_documented_without() {
+    let away = format!("http://{}/schemas", free_address());
+    let streams = "a: {schema_title: some/where}\nb: {topics: [b]}\nc: {schema_title: '../../etc'}\n";
+    let server = Server::start(Options::default().streams(streams).env("SLUICE__SCHEMA__BASES", &away)).await;
+    let document = document(&server).await;
+    for (name, told) in [("a", "cannot be had now"), ("b", "names no schema"), ("c", "names no schema")] {
+        let operation = &document["paths"][format!("/v2/stream/{name}")]["get"];
+        let description = operation["description"].as_str().unwrap_or_default();
+        assert!(description.contains(told) && !description.contains("http"), "{name}: {description}");
+        let media = &operation["responses"]["200"]["content"]["application/json"];
+        assert_eq!(media, &json!({ "schema": { "$ref": "#/components/schemas/Event" } }), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_changed_catalogue_changes_the_document() {
+    let api = Api::start(many(2)).await;
+    let options = Options::default().env("SLUICE__CATALOG__SOURCE", &api.url());
+    let server = Server::start(options.env("SLUICE__CATALOG__REFRESH", "50ms")).await;
+    let count = async || {
+        document(&server).await["paths"][LIST]["parameters"][0]["schema"]["items"]["enum"]
+            .as_array()
+            .map_or(0, Vec::len)
+    };
+    assert_eq!(count().await, 2);
+    api.set(many(3));
+    assert!(eventually(PATIENCE, async || count().await == 3).await, "{}", count().await);
+}
+
+#[tokio::test]
+async fn a_thousand_streams_make_one_document_for_everybody_who_asks() {
+    let streams = serde_json::to_string(&many(1_000)).expect("JSON");
+    let server = Server::start(Options::default().streams(&streams)).await;
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let mut raw = server.connect().await;
+        raw.send("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        waiting.push(raw);
+    }
+    let mut bodies = BTreeMap::new();
+    for raw in &mut waiting {
+        *bodies.entry(raw.answer().await.body).or_insert(0) += 1;
+    }
+    assert_eq!(bodies.values().collect::<Vec<_>>(), [&100]);
+    let body = bodies.keys().next().expect("a body");
+    assert!(body.len() < BYTES_MAX, "{} bytes", body.len());
+    let document: Value = serde_json::from_slice(body).expect("JSON");
+    assert_eq!(paths(&document).iter().filter(|path| path.starts_with("/v2/stream/s")).count(), 1_000);
+    let asked = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(server.get("/?spec").await.status(), 200);
+    }
+    assert!(asked.elapsed().as_secs() < 5, "{:?} for ten that were made before", asked.elapsed());
+}
+
+#[tokio::test]
+async fn the_page_and_its_files_are_the_servers_own_and_named_from_wherever_it_stands() {
+    let server = Server::start(Options::default()).await;
+    let page = server.get("/?doc").await;
+    assert_eq!((page.status(), page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = "default-src 'none'; script-src 'self' 'unsafe-inline'; connect-src *; style-src 'self' 'unsafe-inline'; \
+                  img-src 'self' data:; font-src 'self';";
+    assert_eq!(page.header("content-security-policy"), policy);
+    let text = page.text();
+    assert!(text.contains("<title>sluice</title>") && !text.contains("http") && !text.contains("\"/"), "{text}");
+    let script = "/?doc&path=swagger-ui-bundle.js";
+    let plain = server.get(script).await;
+    let packed = server.connect().await.get(script, "Accept-Encoding: gzip\r\n").await;
+    assert_eq!((plain.header("content-encoding"), packed.header("content-encoding")), ("", "gzip"));
+    assert_eq!(packed.header("vary"), "Accept-Encoding");
+    assert!(packed.body.starts_with(b"\x1f\x8b") && plain.body.len() > 2 * packed.body.len());
+    assert!(plain.text().contains("SwaggerUIBundle"));
+    assert_eq!(plain.header("content-type"), "text/javascript; charset=utf-8");
+    let (front, rc) = (server.get("/").await, server.get("/rc").await);
+    assert_eq!((front.header("location"), rc.header("location")), ("/?doc", "/?doc"));
+    for path in ["../Cargo.toml", "%2e%2e/x", "/etc/passwd", "nope.js", "%00"] {
+        let answer = server.get(&format!("/?doc&path={path}")).await;
+        assert_eq!((answer.status(), answer.header("content-type")), (404, "application/problem+json"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_package_says_of_itself_has_four_parts_and_its_home_answers_any_method() {
+    let server = Server::start(Options::default()).await;
+    for target in ["/_info", "/_info/"] {
+        let info = server.get(target).await.json();
+        let names: Vec<&String> = info.as_object().expect("a map").keys().collect();
+        assert_eq!(names, ["name", "version", "description", "home"], "{target}");
+    }
+    for method in ["GET", "POST", "DELETE"] {
+        let mut raw = server.connect().await;
+        raw.send(format!("{method} /_info/home HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;
+        let answer = raw.answer().await;
+        assert_eq!((answer.status(), answer.header("content-type")), (404, "application/problem+json"), "{method}");
+    }
+}
