@@ -173,13 +173,12 @@ impl Resolver<'_> {
     /// is told what was left out.
     fn note_left_out(&mut self, id: &ClientId, ends: &[PartitionEnds]) -> Result<(), ResolveError> {
         let known = |place: &&AskedPlace| ends.iter().any(|ends| ends.partition == place.partition);
-        let allowed = |place: &&AskedPlace| self.channel.set.topics_allowed().contains(&place.partition.topic);
         let in_log =
             ends.iter().any(|ends| id.places().iter().any(|place| place.partition.topic == ends.partition.topic));
         if in_log && !id.places().iter().any(|place| known(&place)) {
             return Err(ResolveError::ForeignId);
         }
-        let left_out: Vec<_> = id.places().iter().filter(|place| !known(place) && !allowed(place)).collect();
+        let left_out: Vec<_> = id.places().iter().filter(|place| !known(place)).collect();
         for place in left_out {
             self.note(format_args!("{} is not part of these streams: left out", place.partition));
         }
