@@ -131,6 +131,22 @@ async fn another_clusters_id_is_known_by_its_time_and_resumed_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_offset_beside_a_time_of_eventstreams_is_exact_and_elsewhere_loses_no_sibling() {
+    let host = host();
+    let beside = |offset: i64, time: i64| {
+        format!(
+            r#"[{{"topic":"a.t","partition":0,"offset":{offset},"timestamp":{time}}},{{"topic":"b.t","partition":0,"offset":1}}]"#
+        )
+    };
+    assert_eq!(host.by_id(&beside(4, 1_003_001)).await, (4, 1, None), "the last record's time plus one");
+    for offset in [2, 8, 99] {
+        let (a, _, notice) = host.by_id(&beside(offset, 1_003_001)).await;
+        assert_eq!(a, 3, "offset {offset}: the record of 1003000 may have siblings");
+        assert!(notice.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_is_no_longer_kept_starts_at_the_oldest_and_says_so() {
     let host = host();
     host.log.retain_from(&host.a, Offset(6));

@@ -4,9 +4,9 @@
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
-//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input` all of it, `patience` who waits for a
-//!   refusal, `resume` and
-//!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `auth` who may, `codings`
+//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
+//!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `intake` what a
+//!   producer is told, `asked` what it asks for, `auth` who may, `codings`
 //!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
 //!   an answer,
 //!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing
@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod allowed;
 mod asked;
 mod auth;
 mod browsers;
@@ -27,6 +28,7 @@ mod edge;
 mod engine;
 mod handover;
 mod intake;
+mod old_ids;
 mod patience;
 mod process;
 mod produce;
@@ -35,7 +37,6 @@ mod recentchange;
 mod refusals;
 mod resume;
 mod server;
-mod shapes;
 mod slow;
 mod stream_configs;
 mod tail;
