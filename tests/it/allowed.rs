@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, event_at, on_both_engines};
+use crate::engine::{DAWN_MS, Engine, event_at, on_both_engines};
 use crate::raw::Event;
 use crate::server::{Options, Server};
 use crate::support::{PATIENCE, eventually, kafka, unique};
@@ -48,8 +48,11 @@ async fn who_names_the_other_data_centre_is_there_and_stays_there(engine: Engine
         server.put(&event_at(["eqiad", "codfw"][number % 2], number, number as i64)).await;
     }
     let both = [codfw.clone(), eqiad.clone()];
+    let at_time = format!(r#"{{"topic":"{codfw}","partition":0,"timestamp":{}}}"#, DAWN_MS + 3);
     let table = [
         (vec![entry(&codfw, 0)], vec![codfw.clone()], vec![1, 3, 5, 7]),
+        (vec![entry(&codfw, -1)], vec![codfw.clone()], vec![7]),
+        (vec![at_time], vec![codfw.clone()], vec![3, 5, 7]),
         (vec![entry(&eqiad, 0)], vec![eqiad.clone()], vec![0, 2, 4, 6]),
         (vec![entry(&eqiad, 1), entry(&codfw, 2)], both.to_vec(), vec![2, 4, 5, 6, 7]),
     ];

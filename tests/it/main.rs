@@ -5,12 +5,11 @@
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
-//!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `intake` what a
-//!   producer is told, `asked` what it asks for, `auth` who may, `codings`
-//!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
-//!   an answer,
-//!   `process` start and stop, `produce` the command that posts, `recentchange` real events through all of it, `crash` nothing
-//!   accepted is lost, `slow` a reader that falls behind
+//!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
+//!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
+//!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
+//!   from, `edge` what HTTP promises around an answer, `process` start and stop, `produce` the command that posts,
+//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -21,6 +20,7 @@ mod allowed;
 mod asked;
 mod auth;
 mod browsers;
+mod canary;
 mod catalog;
 mod codings;
 mod crash;
@@ -28,6 +28,7 @@ mod edge;
 mod engine;
 mod handover;
 mod intake;
+mod ndjson;
 mod old_ids;
 mod patience;
 mod process;
@@ -36,6 +37,7 @@ mod raw;
 mod recentchange;
 mod refusals;
 mod resume;
+mod rules;
 mod server;
 mod slow;
 mod stream_configs;
