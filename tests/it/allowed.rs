@@ -16,7 +16,7 @@ struct Double {
     absent: String,
 }
 
-async fn serve(engine: Engine) -> Double {
+async fn serve(engine: Engine, options: Options) -> Double {
     let [eqiad, codfw, absent] = ["eqiad.double", "codfw.double", "absent.double"].map(unique);
     let own = |name: &str, topic: &str| format!("{name}: {{schema_title: test/event, topics: [{topic}]}}\n");
     let streams = [
@@ -24,7 +24,7 @@ async fn serve(engine: Engine) -> Double {
         own("eqiad", &eqiad),
         own("codfw", &codfw),
     ];
-    let options = engine.options(Options::default().streams(&streams.concat()), &[&eqiad, &codfw]).await;
+    let options = engine.options(options.streams(&streams.concat()), &[&eqiad, &codfw]).await;
     Double { server: Server::start(options).await, eqiad, codfw, absent }
 }
 
@@ -43,7 +43,7 @@ fn topics_of(event: &Event) -> Vec<String> {
 }
 
 async fn who_names_the_other_data_centre_is_there_and_stays_there(engine: Engine) {
-    let Double { server, eqiad, codfw, .. } = serve(engine).await;
+    let Double { server, eqiad, codfw, .. } = serve(engine, Options::default()).await;
     for number in 0..6 {
         server.put(&event_at(["eqiad", "codfw"][number % 2], number, number as i64)).await;
     }
@@ -85,7 +85,7 @@ async fn who_names_the_other_data_centre_is_there_and_stays_there(engine: Engine
 }
 
 async fn entries_of_others_beside_it_are_left_out_and_named(engine: Engine) {
-    let Double { server, eqiad, codfw, .. } = serve(engine).await;
+    let Double { server, eqiad, codfw, .. } = serve(engine, Options::default()).await;
     server.put(&event_at("codfw", 1, 1)).await;
     let id = header(&[entry("foreign", 5), entry(&codfw, 0)]);
     let mut reader = server.stream("/v2/stream/double", &id).await;
@@ -103,7 +103,7 @@ async fn entries_of_others_beside_it_are_left_out_and_named(engine: Engine) {
 
 /// Not only at the start: it is asked for again and again while it is not there.
 async fn an_allowed_topic_that_does_not_exist_refuses_nobody_and_is_read_when_it_comes(engine: Engine) {
-    let Double { server, eqiad, codfw, absent } = serve(engine).await;
+    let Double { server, eqiad, codfw, absent } = serve(engine, Options::default()).await;
     server.put(&event_at("eqiad", 0, 0)).await;
     server.put(&event_at("codfw", 1, 1)).await;
     let mut alone = server.stream("/v2/stream/double", &header(&[entry(&absent, 0)])).await;
@@ -127,6 +127,20 @@ async fn an_allowed_topic_that_does_not_exist_refuses_nobody_and_is_read_when_it
     assert_eq!(plain.event().await.json()["number"], 3, "who did not name it does not get it");
 }
 
+/// An id that names nothing would be refused when it comes back.
+async fn who_asks_for_positions_and_stands_in_nothing_yet_is_told_no_place(engine: Engine) {
+    let options = Options::default().env("SLUICE__HUB__HEARTBEAT", "1s");
+    let Double { server, absent, .. } = serve(engine, options).await;
+    let mut reader = server.stream("/v2/stream/double?positions=true", &header(&[entry(&absent, 0)])).await;
+    loop {
+        let chunk = String::from_utf8(reader.raw.chunk().await).expect("UTF-8");
+        assert!(!chunk.contains("[]"), "{chunk:?}");
+        if chunk == ":\n" {
+            return;
+        }
+    }
+}
+
 /// Straight into Kafka: no stream posts there.
 async fn append(topic: &str, number: usize) {
     use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -140,4 +154,5 @@ on_both_engines!(
     who_names_the_other_data_centre_is_there_and_stays_there,
     entries_of_others_beside_it_are_left_out_and_named,
     an_allowed_topic_that_does_not_exist_refuses_nobody_and_is_read_when_it_comes,
+    who_asks_for_positions_and_stands_in_nothing_yet_is_told_no_place,
 );

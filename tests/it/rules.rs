@@ -31,6 +31,9 @@ const TARGET: &str = "/v2/stream/test.event";
 const SSECLIENT: &str = "User-Agent: python-requests/2.34.2\r\nAccept-Encoding: gzip, deflate\r\nAccept: text/event-stream\r\nConnection: keep-alive\r\nCache-Control: no-cache\r\n";
 const CHROMIUM: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept: text/event-stream\r\n";
 
+/// In its own reader of streams: it commits such an id, and hands nothing to its user.
+const PYWIKIBOT: &str = "User-Agent: ExampleBot/script (wikipedia:en; User:ExampleBot) Pywikibot/11.9.0 (x) Python/3.11.7.final.0 requests/2.34.2\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n";
+
 async fn open(server: &Server, target: &str, headers: &str) -> (Head, Raw) {
     let mut raw = server.connect().await;
     raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
@@ -115,7 +118,9 @@ async fn rule_7_a_keep_alive_is_a_single_comment_line_without_a_blank_line() {
 async fn rule_8_every_event_carries_an_id_and_no_block_has_an_id_or_a_retry_alone() {
     let server = Server::start(Options::default().env("SLUICE__HUB__HEARTBEAT", "1s")).await;
     let mut readers = Vec::new();
-    for headers in ["", SSECLIENT, "User-Agent: curl/7.88.1\r\nAccept: */*\r\n", "Accept: text/event-stream\r\n"] {
+    let old_pywikibot = PYWIKIBOT.replace("11.9.0", "9.6.3");
+    let curl = "User-Agent: curl/7.88.1\r\nAccept: */*\r\n";
+    for headers in ["", SSECLIENT, CHROMIUM, curl, "Accept: text/event-stream\r\n", &old_pywikibot] {
         let (_, mut raw) = open(&server, TARGET, headers).await;
         assert_eq!(raw.chunk().await, b":ok\n\n");
         readers.push((headers, raw));
@@ -124,6 +129,10 @@ async fn rule_8_every_event_carries_an_id_and_no_block_has_an_id_or_a_retry_alon
     let mut canary = event_at("test.event", 0, 0);
     canary["meta"]["domain"] = "canary".into();
     server.put(&canary).await;
+    let (_, mut measured) = open(&server, &format!("{TARGET}?since=2099-01-01"), PYWIKIBOT).await;
+    let told = format!("id: [{{\"topic\":\"test.event\",\"partition\":0,\"offset\":1,\"timestamp\":{DAWN_MS}}}]\n\n");
+    let opening = text([measured.chunk().await, measured.chunk().await].concat());
+    assert_eq!(opening, format!(":ok\n\n{told}"), "who is measured to take it gets its place");
     for (headers, raw) in &mut readers {
         for _ in 0..2 {
             assert_eq!(raw.chunk().await, b":\n", "{headers}");
@@ -230,7 +239,7 @@ async fn rule_14_a_stream_is_never_redirected() {
         ("/v2/stream/recentchange%2Ctest.event", 200),
         ("/v2/stream/recentchange?since=2026-03-25T00:00:00+00:00", 200),
         ("http://stream.wikimedia.org/v2/stream/recentchange", 200),
-        ("/v2/stream", 404),
+        ("/v2/stream", 400),
         ("/v2/stream/nope", 404),
         ("/v2/stream/recentchange//", 404),
     ];
