@@ -146,10 +146,9 @@ impl Catalog {
     pub fn resolve(&self, names: &[StreamName]) -> Result<StreamSet, UnknownStream> {
         let streams: Vec<&Stream> = names.iter().map(|name| self.find(name)).collect::<Result<_, _>>()?;
         let topics = streams.iter().flat_map(|stream| stream.topics.iter().cloned()).collect();
-        let allowed =
-            streams.iter().flat_map(|stream| stream.settings.topics_allowed.iter().map(|name| Topic::new(name)));
+        let allowed = streams.iter().flat_map(|stream| stream.settings.topics_allowed.iter().cloned()).collect();
         let canonical = streams.iter().map(|stream| stream.name.clone()).collect();
-        Ok(StreamSet::new(canonical, topics, allowed.collect()))
+        Ok(StreamSet::new(canonical, topics, allowed))
     }
 
     /// The topic that an event of this stream goes to: the prefix and the name if the stream has that topic (or lists
@@ -182,9 +181,10 @@ impl Catalog {
         aliases
     }
 
-    /// Every topic that readers can read, each once.
+    /// Every topic that readers can read, each once: those of the streams, and those that an id may choose.
     pub fn topics(&self) -> Vec<Topic> {
-        let mut topics: Vec<Topic> = self.streams.values().flat_map(|stream| stream.topics.iter().cloned()).collect();
+        let of = |stream: &Stream| [stream.topics.clone(), stream.settings.topics_allowed.clone()].concat();
+        let mut topics: Vec<Topic> = self.streams.values().flat_map(of).collect();
         topics.sort();
         topics.dedup();
         topics
@@ -266,7 +266,8 @@ impl Catalog {
     fn add_stream(&mut self, name: &str, settings: Settings, names: &HashSet<StreamName>) -> Result<(), String> {
         let name = StreamName::parse(name).map_err(|e| e.to_string())?;
         let topics = settings.topics_of(name.as_str());
-        if let Some(bad) = topics.iter().find(|topic| !is_topic_name(topic.as_str())) {
+        let mut nameable = topics.iter().chain(&settings.topics_allowed);
+        if let Some(bad) = nameable.find(|topic| !is_topic_name(topic.as_str())) {
             return Err(format!("'{bad}' is no topic name (letters, digits and . _ -, at most 249)"));
         }
         let aliases = settings.stream_aliases.iter().map(|alias| StreamName::parse(alias));
@@ -417,6 +418,18 @@ mod tests {
         let topics: Vec<String> = after.topics().iter().map(ToString::to_string).collect();
         assert_eq!(topics, ["new", "old"]);
         assert!(after.resolve(&names(&["d"])).is_err());
+    }
+
+    #[test]
+    fn topics_that_are_only_allowed_are_read_too_and_named_in_no_set_before_an_id_does() {
+        let text = "{a: {topics: [e.a], topics_allowed: [c.a, e.a]}, b: {topics: [c.b]}}";
+        let catalog = Catalog::parse(text, "test").expect("a catalogue");
+        let set = catalog.resolve(&names(&["a", "b"])).expect("streams");
+        let written = |topics: &[Topic]| topics.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(written(set.topics()), ["c.b", "e.a"]);
+        assert_eq!(written(set.topics_allowed()), ["c.a"]);
+        assert_eq!(written(&catalog.topics()), ["c.a", "c.b", "e.a"]);
+        assert!(Catalog::parse("{a: {topics_allowed: ['x y']}}", "test").is_err());
     }
 
     #[test]

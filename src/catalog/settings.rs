@@ -16,8 +16,8 @@ pub struct Settings {
     /// With no `topics`: each prefix and the stream's name make one. `null` means the bare name.
     pub topic_prefixes: Vec<String>,
     pub stream_aliases: Vec<String>,
-    /// Topics that an id may name although the stream does not read them.
-    pub topics_allowed: Vec<String>,
+    /// Topics that an id may choose instead of the stream's own: the other data centre of a stream that each computes.
+    pub topics_allowed: Vec<Topic>,
     pub description: Option<String>,
     /// Field of the record's key → dotted path of the event, in the order of the file.
     pub message_key_fields: Vec<(String, String)>,
@@ -59,12 +59,17 @@ impl Settings {
         let entry = Entry(map);
         let default = Self::default();
         entry.own_settings()?;
+        let allowed = entry.texts("topics_allowed")?.unwrap_or_default();
         Ok(Self {
             schema_title: entry.text("schema_title")?,
             topics: entry.texts("topics")?.unwrap_or_default(),
             topic_prefixes: entry.texts("topic_prefixes")?.unwrap_or(default.topic_prefixes),
             stream_aliases: entry.texts("stream_aliases")?.unwrap_or_default(),
-            topics_allowed: entry.texts("topics_allowed")?.unwrap_or_default(),
+            topics_allowed: allowed
+                .iter()
+                .filter(|topic| !topic.starts_with('/'))
+                .map(|topic| Topic::new(topic))
+                .collect(),
             description: entry.text("description")?,
             message_key_fields: entry.key_fields()?,
             canary_events_enabled: entry.switch("canary_events_enabled")?.unwrap_or(default.canary_events_enabled),

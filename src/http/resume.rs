@@ -10,7 +10,7 @@ use crate::model::{ClientId, StreamSet, Timestamp, parse_since};
 pub(super) fn from(request: &HttpRequest, set: &StreamSet) -> Result<From, Refusal> {
     let since = since(request)?;
     if let Some(id) = last_event_id(request)? {
-        return Ok(From::Id(ClientId::parse(&id, set.topics())?));
+        return Ok(From::Id(ClientId::parse(&id, set.topics_nameable())?));
     }
     Ok(since.map_or(From::Live, From::Since))
 }

@@ -155,8 +155,11 @@ impl Hub {
         self.shared.following.send_replace(Some(Arc::new(following)));
     }
 
-    /// One reader. Its place may still be unresolved: see [`Subscription::settle`].
+    /// One reader. Its place may still be unresolved: see [`Subscription::settle`]. An id may choose other topics than the
+    /// set's: see [`StreamSet::chosen_by`].
     pub fn subscribe(&self, set: &StreamSet, from: From, who: Who) -> Result<Subscription, SubscribeError> {
+        let chosen = if let From::Id(id) = &from { set.chosen_by(id) } else { None };
+        let set = chosen.as_ref().unwrap_or(set);
         if let From::Id(id) = &from
             && !id.places().iter().any(|place| set.topics().contains(&place.partition.topic))
         {

@@ -35,6 +35,12 @@ enum Start {
     Time(Timestamp),
 }
 
+/// By a time that stands beside an offset. Nobody knows whether it is the last record's, or EventStreams' plus one: by
+/// the earlier of the two a record may repeat, by the later one could be lost.
+fn by_said_time(said: Timestamp) -> Start {
+    Start::Time(said.minus_ms(1))
+}
+
 /// The place as far as memory alone can tell: the common case of readers that return within the ring, and of live ones.
 pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Option<Bookmark> {
     if channel.may_lack_a_topic() {
@@ -119,8 +125,8 @@ impl Resolver<'_> {
         Ok(starts)
     }
 
-    /// An offset is believed if the record before it has the time that the id says. Another time means another
-    /// cluster's id, whose offsets are other records.
+    /// An offset is believed if the record before it has the time that the id says, or that time less the one that
+    /// EventStreams adds. Another time means another cluster's id, whose offsets are other records.
     async fn checked(
         &mut self,
         ends: &PartitionEnds,
@@ -135,13 +141,13 @@ impl Resolver<'_> {
         if next > ends.next {
             let given = if before.is_some() { "resumed by time" } else { "resumed live" };
             self.note(format_args!("{partition} asked offset {next}, past the end {}: {given}", ends.next));
-            return Ok(before.map_or(Start::At(ends.next), Start::Time));
+            return Ok(before.map_or(Start::At(ends.next), by_said_time));
         }
         let Some(said) = before else { return Ok(Start::At(next)) };
         match self.time_before(partition, next).await? {
-            Some(time) if time != said => {
+            Some(time) if time != said && time != said.minus_ms(1) => {
                 self.note(format_args!("{partition} offset {next} is another record here: resumed by its time {said}"));
-                Ok(Start::Time(said))
+                Ok(by_said_time(said))
             }
             _ => Ok(Start::At(next)),
         }
@@ -173,13 +179,12 @@ impl Resolver<'_> {
     /// is told what was left out.
     fn note_left_out(&mut self, id: &ClientId, ends: &[PartitionEnds]) -> Result<(), ResolveError> {
         let known = |place: &&AskedPlace| ends.iter().any(|ends| ends.partition == place.partition);
-        let allowed = |place: &&AskedPlace| self.channel.set.topics_allowed().contains(&place.partition.topic);
         let in_log =
             ends.iter().any(|ends| id.places().iter().any(|place| place.partition.topic == ends.partition.topic));
         if in_log && !id.places().iter().any(|place| known(&place)) {
             return Err(ResolveError::ForeignId);
         }
-        let left_out: Vec<_> = id.places().iter().filter(|place| !known(place) && !allowed(place)).collect();
+        let left_out: Vec<_> = id.places().iter().filter(|place| !known(place)).collect();
         for place in left_out {
             self.note(format_args!("{} is not part of these streams: left out", place.partition));
         }

@@ -131,6 +131,22 @@ async fn another_clusters_id_is_known_by_its_time_and_resumed_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_offset_beside_a_time_of_eventstreams_is_exact_and_elsewhere_loses_no_sibling() {
+    let host = host();
+    let beside = |offset: i64, time: i64| {
+        format!(
+            r#"[{{"topic":"a.t","partition":0,"offset":{offset},"timestamp":{time}}},{{"topic":"b.t","partition":0,"offset":1}}]"#
+        )
+    };
+    assert_eq!(host.by_id(&beside(4, 1_003_001)).await, (4, 1, None), "the last record's time plus one");
+    for offset in [2, 8, 99] {
+        let (a, _, notice) = host.by_id(&beside(offset, 1_003_001)).await;
+        assert_eq!(a, 3, "offset {offset}: the record of 1003000 may have siblings");
+        assert!(notice.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_is_no_longer_kept_starts_at_the_oldest_and_says_so() {
     let host = host();
     host.log.retain_from(&host.a, Offset(6));
@@ -169,6 +185,73 @@ async fn entries_of_other_streams_are_left_out_and_named() {
     for foreign in [r#"[{"topic":"x","partition":0,"offset":1}]"#, r#"[{"topic":"b.t","partition":7,"offset":1}]"#] {
         let id = ClientId::parse(foreign, host.set.topics()).expect("well-formed");
         assert_eq!(host.subscribe(From::Id(id)).await.err(), Some(SubscribeError::ForeignId), "{foreign}");
+    }
+}
+
+/// The stream `a`, whose own topic is `a.t` and which allows `b.t` and one that the log does not have.
+fn double() -> StreamSet {
+    let topics = |names: &[&str]| names.iter().map(|name| Topic::new(name)).collect();
+    let name = crate::model::StreamName::parse("a").expect("a name");
+    StreamSet::new(vec![name], topics(&["a.t"]), topics(&["b.t", "absent"]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_names_an_allowed_topic_is_followed_on_exactly_the_topics_that_it_names() {
+    let host = host();
+    let own = r#"{"topic":"a.t","partition":0,"offset":4,"timestamp":1003000}"#;
+    let allowed = r#"{"topic":"b.t","partition":0,"timestamp":1005001}"#;
+    let absent = r#"{"topic":"absent","partition":0,"offset":3}"#;
+    let foreign = r#"{"topic":"x","partition":0,"offset":1}"#;
+    let (a, b) = (("a.t", 4), ("b.t", 0));
+    let table = [
+        (vec![own], vec![a], ""),
+        (vec![own, foreign], vec![a], "x/0 is not part"),
+        (vec![allowed], vec![b], ""),
+        (vec![own, allowed], vec![a, b], ""),
+        (vec![allowed, own, foreign], vec![a, b], "x/0 is not part"),
+        (vec![own, absent], vec![a], "absent/0 is not part"),
+        (vec![absent], vec![], "absent/0 is not part"),
+    ];
+    for (entries, expected, told) in table {
+        let id = format!("[{}]", entries.join(","));
+        let parsed = ClientId::parse(&id, []).expect("well-formed");
+        let mut subscription = host.hub.subscribe(&double(), From::Id(parsed), who()).expect("a reader");
+        let notice = subscription.settle(Duration::from_secs(2)).await.expect("nobody is refused");
+        let places = subscription.places();
+        let places: Vec<_> = places.iter().map(|(partition, next)| (partition.topic.as_str(), next.0)).collect();
+        assert_eq!(places, expected, "{id}");
+        let notice = notice.unwrap_or_default();
+        assert!(notice.contains(told) && notice.is_empty() == told.is_empty(), "{id}: {notice}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chosen_topic_comes_live_and_only_to_those_who_chose_it() {
+    let host = host();
+    let opened = vec![host.log.opened(&host.a, Offset(10)), host.log.opened(&host.b, Offset(1))];
+    host.feed(TailBatch { opened, records: vec![], caught_up: true }).await;
+    let id = r#"[{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}]"#;
+    let id = ClientId::parse(id, []).expect("well-formed");
+    let mut chose = host.hub.subscribe(&double(), From::Id(id), who()).expect("a reader");
+    let mut plain = host.hub.subscribe(&double(), From::Live, who()).expect("a reader");
+    host.log.put(&host.a, 0, 1_010_000, Some(r#"{"n":"own"}"#));
+    host.log.put(&host.b, 0, 1_011_000, Some(r#"{"n":"chosen"}"#));
+    let mut records = host.log.records(&host.a, Offset(10)..Offset(11));
+    records.extend(host.log.records(&host.b, Offset(1)..Offset(2)));
+    host.feed(TailBatch { opened: vec![], records, caught_up: false }).await;
+    let worker = host.hub.worker(Duration::ZERO);
+    for (reader, number, id) in [
+        (&mut chose, "chosen", r#"id: [{"topic":"b.t","partition":0,"offset":2,"timestamp":1011000}]"#),
+        (&mut plain, "own", r#"id: [{"topic":"a.t","partition":0,"offset":11,"timestamp":1010000}]"#),
+    ] {
+        reader.settle(Duration::from_secs(2)).await.expect("a place");
+        let turn = reader.enter(&worker);
+        let mut found = Vec::new();
+        let next = std::future::poll_fn(|context| reader.poll_next(context, &turn, &mut found)).await;
+        assert_eq!((next, found.len()), (Next::Frames, 1), "{number}");
+        let sent = [found[0].head().raw(), found[0].body().raw()].concat();
+        let sent = String::from_utf8(sent).expect("UTF-8");
+        assert!(sent.contains(number) && sent.contains(id), "{sent}");
     }
 }
 

@@ -194,6 +194,10 @@ impl Subscription {
                 place
             }
         };
+        // An id that names nothing would be refused when it comes back.
+        if bookmark.places().is_empty() {
+            return None;
+        }
         let id = id_of(&bookmark);
         let mut digest = DefaultHasher::new();
         id.hash(&mut digest);

@@ -50,12 +50,13 @@ pub enum IdError {
 
 impl ClientId {
     /// `topics` are those whose hashes the compact form may hold.
-    pub fn parse(text: &str, topics: &[Topic]) -> Result<Self, IdError> {
+    pub fn parse<'a>(text: &str, topics: impl IntoIterator<Item = &'a Topic>) -> Result<Self, IdError> {
         if text.len() > ID_BYTES_READ_MAX {
             return Err(IdError::TooLong(text.len()));
         }
         let places = match text.trim().strip_prefix(COMPACT_PREFIX) {
-            Some(compact) => read_compact(compact, topics).ok_or_else(|| malformed("the compact form is damaged"))?,
+            Some(compact) => read_compact(compact, &Vec::from_iter(topics))
+                .ok_or_else(|| malformed("the compact form is damaged"))?,
             None => read_json(text)?,
         };
         if places.is_empty() {
@@ -132,15 +133,15 @@ fn whole(value: Option<&Value>, name: &str) -> Result<Option<i64>, IdError> {
 
 /// Entries of topics that are not among `topics` cannot be named; they get their hash as a name, so that the
 /// notice can still mention them.
-fn read_compact(text: &str, topics: &[Topic]) -> Option<Vec<AskedPlace>> {
+fn read_compact(text: &str, topics: &[&Topic]) -> Option<Vec<AskedPlace>> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let mut rest = bytes.as_slice();
     let newest = i64::try_from(varint(&mut rest)?).ok()?;
     let mut places = Vec::new();
     while !rest.is_empty() {
         let hash = u64::from_le_bytes(*rest.split_first_chunk::<8>().map(|(hash, tail)| (rest = tail, hash).1)?);
-        let known = topics.iter().find(|topic| topic_hash(topic) == hash).cloned();
-        let topic = known.unwrap_or_else(|| Topic::new(&format!("topic-{hash:016x}")));
+        let known = topics.iter().find(|topic| topic_hash(topic) == hash);
+        let topic = known.map_or_else(|| Topic::new(&format!("topic-{hash:016x}")), |known| (*known).clone());
         for _ in 0..varint(&mut rest)? {
             let index = i32::try_from(varint(&mut rest)?).ok()?;
             let next = Offset(i64::try_from(varint(&mut rest)?).ok()?);

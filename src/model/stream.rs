@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::Topic;
+use super::{ClientId, Topic};
 
 /// Longest stream name; Kafka's own limit for topics is 249.
 const NAME_BYTES_MAX: usize = 249;
@@ -89,7 +89,7 @@ pub struct View {
 }
 
 /// What one reader asked for: canonical streams, each once, sorted, and how it wants to see them. It is its channel's
-/// key. Only the catalogue makes one, so its streams exist and its topics are known.
+/// key. Only the catalogue makes one, and [`StreamSet::chosen_by`] from it, so its streams exist and its topics are known.
 #[derive(Clone, Debug)]
 pub struct StreamSet {
     inner: Arc<Inner>,
@@ -101,18 +101,22 @@ struct Inner {
     streams: Vec<StreamName>,
     topics: Vec<Topic>,
     topics_allowed: Vec<Topic>,
+    /// The topics are those that an id has chosen, not the streams' own.
+    chosen: bool,
 }
 
 impl StreamSet {
-    /// `topics` are read; `topics_allowed` may also be named in an id (their entries are left out without complaint).
+    /// `topics` are read; of `topics_allowed` those that an id names.
     pub fn new(mut streams: Vec<StreamName>, mut topics: Vec<Topic>, mut topics_allowed: Vec<Topic>) -> Self {
         for list in [&mut topics, &mut topics_allowed] {
             list.sort();
             list.dedup();
         }
+        topics_allowed.retain(|topic| topics.binary_search(topic).is_err());
         streams.sort();
         streams.dedup();
-        Self { inner: Arc::new(Inner { streams, topics, topics_allowed }), view: View::default() }
+        let inner = Inner { streams, topics, topics_allowed, chosen: false };
+        Self { inner: Arc::new(inner), view: View::default() }
     }
 
     /// The same streams, seen in this way.
@@ -122,6 +126,23 @@ impl StreamSet {
 
     pub fn view(&self) -> View {
         self.view
+    }
+
+    /// The set on exactly the topics that the id names, if one of them is only allowed: the reader has asked for another
+    /// data centre than the streams' own. `None` for an id of the streams' own topics: it is read on all of them.
+    pub fn chosen_by(&self, id: &ClientId) -> Option<Self> {
+        let named = |topic: &&Topic| id.places().iter().any(|place| place.partition.topic == **topic);
+        let mut topics: Vec<Topic> = self.topics_allowed().iter().filter(named).cloned().collect();
+        if topics.is_empty() {
+            return None;
+        }
+        topics.extend(self.topics().iter().filter(named).cloned());
+        topics.sort();
+        let mut topics_allowed: Vec<Topic> = self.topics_nameable().cloned().collect();
+        topics_allowed.retain(|topic| !topics.contains(topic));
+        topics_allowed.sort();
+        let inner = Inner { streams: self.inner.streams.clone(), topics, topics_allowed, chosen: true };
+        Some(Self { inner: Arc::new(inner), view: self.view })
     }
 
     pub fn streams(&self) -> &[StreamName] {
@@ -135,13 +156,24 @@ impl StreamSet {
     pub fn topics_allowed(&self) -> &[Topic] {
         &self.inner.topics_allowed
     }
+
+    /// Those that are read, and those that may be.
+    pub fn topics_nameable(&self) -> impl Iterator<Item = &Topic> {
+        self.inner.topics.iter().chain(&self.inner.topics_allowed)
+    }
+
+    pub fn is_chosen(&self) -> bool {
+        self.inner.chosen
+    }
 }
 
 /// Two sets are the same channel if they are the same streams over the same topics, seen in the same way: a catalogue
-/// that gave a stream other topics has made another set.
+/// that gave a stream other topics has made another set. One that was chosen is never the streams' own, whatever topics
+/// those have later.
 impl PartialEq for StreamSet {
     fn eq(&self, other: &Self) -> bool {
-        self.view == other.view && self.inner.streams == other.inner.streams && self.inner.topics == other.inner.topics
+        let same_topics = self.inner.topics == other.inner.topics && self.inner.chosen == other.inner.chosen;
+        self.view == other.view && self.inner.streams == other.inner.streams && same_topics
     }
 }
 
@@ -152,6 +184,7 @@ impl Hash for StreamSet {
         self.view.hash(state);
         self.inner.streams.hash(state);
         self.inner.topics.hash(state);
+        self.inner.chosen.hash(state);
     }
 }
 
@@ -189,5 +222,33 @@ mod tests {
         assert_eq!(one.to_string(), "a,b");
         let canaries = View { canaries: true, ..View::default() };
         assert_ne!(one, other.seen(canaries), "it is another channel");
+    }
+
+    #[test]
+    fn an_id_that_names_a_topic_that_is_only_allowed_is_read_on_exactly_what_it_names() {
+        let name = |text| StreamName::parse(text).expect("a name");
+        let topics = |names: &[&str]| names.iter().map(|name| Topic::new(name)).collect::<Vec<_>>();
+        let set = StreamSet::new(vec![name("s")], topics(&["own", "too"]), topics(&["other", "own", "third"]));
+        assert_eq!(set.topics_allowed(), topics(&["other", "third"]), "what is read is not only allowed");
+        let chosen = |names: &[&str]| {
+            let entry = |name: &&str| format!(r#"{{"topic":"{name}","partition":0,"offset":1}}"#);
+            let id = format!("[{}]", names.iter().map(entry).collect::<Vec<_>>().join(","));
+            set.chosen_by(&ClientId::parse(&id, []).expect("well-formed"))
+        };
+        assert_eq!(chosen(&["own"]), None);
+        assert_eq!(chosen(&["own", "foreign"]), None);
+        for (named, read, left) in [
+            (&["other"][..], &["other"][..], &["own", "third", "too"][..]),
+            (&["own", "foreign", "other"], &["other", "own"], &["third", "too"]),
+        ] {
+            let set = chosen(named).expect("one is only allowed");
+            assert_eq!(set.topics(), topics(read));
+            assert_eq!(set.topics_allowed(), topics(left));
+            assert_ne!(
+                set,
+                StreamSet::new(vec![name("s")], topics(read), vec![]),
+                "another channel than a stream's own"
+            );
+        }
     }
 }

@@ -4,22 +4,24 @@
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
-//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input` all of it, `patience` who waits for a
-//!   refusal, `resume` and
-//!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `auth` who may, `codings`
-//!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
-//!   an answer,
-//!   `openapi` what the service says of itself, `process` start and stop, `produce` the command that posts, `recentchange`
-//!   real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
+//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
+//!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
+//!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
+//!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
+//!   from, `edge` what HTTP promises around an answer, `openapi` what the service says of itself, `process` start and
+//!   stop, `produce` and `tail` the commands that are clients,
+//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod allowed;
 mod asked;
 mod auth;
 mod browsers;
+mod canary;
 mod catalog;
 mod codings;
 mod crash;
@@ -27,6 +29,8 @@ mod edge;
 mod engine;
 mod handover;
 mod intake;
+mod ndjson;
+mod old_ids;
 mod openapi;
 mod patience;
 mod process;
@@ -35,8 +39,8 @@ mod raw;
 mod recentchange;
 mod refusals;
 mod resume;
+mod rules;
 mod server;
-mod shapes;
 mod slow;
 mod stream_configs;
 mod tail;

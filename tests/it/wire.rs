@@ -100,13 +100,6 @@ async fn the_id_names_the_quiet_topics_too(engine: Engine) {
 on_both_engines!(the_id_names_the_quiet_topics_too);
 
 #[tokio::test]
-async fn a_quiet_stream_sends_comments_without_a_blank_line() {
-    let server = Server::start(Options::default().env("SLUICE__HUB__HEARTBEAT", "1s")).await;
-    let mut stream = server.stream("/v2/stream/test.event", "").await;
-    assert_eq!(stream.raw.chunk().await, b":\n");
-}
-
-#[tokio::test]
 async fn lists_of_streams_may_be_escaped_aliased_repeated_and_end_in_a_slash() {
     let streams = "test.event: {schema_title: test/event, stream_aliases: [test]}
         mediawiki.page-create: {schema_title: test/event, stream_aliases: [page-create]}";
