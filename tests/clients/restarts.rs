@@ -125,16 +125,14 @@ fn rust_client(url: &str) -> Follower {
 fn in_page(name: &'static str, page: Page, url: &str) -> Follower {
     let follow = format!(
         "const given = [];
-         let taker = () => {{}};
+         let wake = () => {{}};
          new EventSource({url:?}).onmessage = event => {{
              given.push({{id: event.lastEventId, number: JSON.parse(event.data).number}});
-             taker();
+             wake();
          }};
-         function take() {{
-             return new Promise(resolve => {{
-                 taker = () => resolve(given.splice(0));
-                 given.length ? taker() : setTimeout(taker, 2000);
-             }});
+         async function take() {{
+             if (!given.length) await new Promise(resolve => {{ wake = resolve; setTimeout(resolve, 2000); }});
+             return given.splice(0);
          }}"
     );
     let page = Arc::new(page);
