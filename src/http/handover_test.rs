@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, timeout};
 
 use super::conn;
-use super::handover::{Handover, HandoverBody};
+use super::handover::{Handover, HandoverBody, KEPT_BYTES_MAX};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GET: &str = "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -56,6 +56,17 @@ async fn stream(request: HttpRequest, probe: web::Data<Probe>) -> HttpResponse {
     }))
 }
 
+/// The answer is put in brackets on its way out.
+async fn kept(request: HttpRequest, size: web::Path<usize>) -> HttpResponse {
+    let to = request.conn_data::<Handover>().expect("a connection of ours").clone();
+    let body = HandoverBody::kept(to, "x".repeat(*size).into(), |mut io, bytes| {
+        actix_rt::spawn(async move {
+            let _ = io.write_all(&[b"[", bytes.as_slice(), b"]"].concat()).await;
+        });
+    });
+    HttpResponse::NotFound().body(body)
+}
+
 struct Host {
     address: SocketAddr,
     gate: Arc<Semaphore>,
@@ -76,6 +87,7 @@ impl Host {
         let stopping = server.graceful_shutdown_signal();
         let server = server.listen("test", listener, move || {
             let app = App::new().app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
+            let app = app.route("/kept/{size}", web::get().to(kept));
             conn::pipeline(app, stopping.clone())
         });
         let server = server.expect("a server").run();
@@ -178,5 +190,31 @@ fn a_stop_does_not_wait_for_idle_connections() {
         assert!(text.ends_with("5\r\nhello\r\n0\r\n\r\n"), "a request under way is answered: {text}");
         let before_any_timeout = Duration::from_secs(8);
         timeout(before_any_timeout, stopping).await.expect("a stop in time").expect("a stop");
+    });
+}
+
+#[test]
+fn an_answer_that_is_kept_goes_to_the_closure_whole() {
+    run(async || {
+        let host = Host::start(0);
+        let mut client = host.connect().await;
+        client.write_all(GET.replace("/stream", "/kept/3").repeat(2).as_bytes()).await.expect("a reading server");
+        let text = read_to_end(client).await;
+        assert!(text.starts_with("[HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\nxxx]"), "{text}");
+    });
+}
+
+#[test]
+fn an_answer_that_is_too_long_to_keep_goes_out_before_the_closure_runs() {
+    run(async || {
+        let host = Host::start(0);
+        let mut client = host.connect().await;
+        let size = KEPT_BYTES_MAX.to_string();
+        let request = GET.replace("/stream", &format!("/kept/{size}"));
+        client.write_all(request.as_bytes()).await.expect("a reading server");
+        let text = read_to_end(client).await;
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n") && text.ends_with("xxx[]"), "{text}");
+        assert!(text.len() > KEPT_BYTES_MAX);
     });
 }

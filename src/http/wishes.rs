@@ -7,6 +7,9 @@ use super::error::Refusal;
 use super::query::answer_to;
 use crate::model::{Format, View};
 
+/// Before it, Pywikibot warns of every block without data.
+const PYWIKIBOT_MIN: u32 = 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wishes {
     pub(super) view: View,
@@ -44,10 +47,17 @@ pub(super) fn content_type(headers: &HeaderMap) -> &'static str {
     }
 }
 
-/// Clients that commit the id of a block without data and hand nothing to their user, as measured; everybody else is
-/// asked to say so.
-fn takes_positions(_headers: &HeaderMap) -> bool {
-    false
+/// Clients that commit the id of a block without data, hand nothing to their user, and can be told from others with
+/// certainty: that is Pywikibot from 10 on, in its own reader of streams. (Measured with 25 clients in November 2026.
+/// Browsers' own EventSource takes it, too, but libraries that make an empty event of it send the same headers from the
+/// same browser, byte for byte; so it is with Node, aiohttp and those that name no user agent.)
+fn takes_positions(headers: &HeaderMap) -> bool {
+    let said = |name: header::HeaderName| text(headers, name.as_str()).unwrap_or_default();
+    let version = said(header::USER_AGENT).split_once("Pywikibot/").map(|(_, version)| version);
+    let major = version.and_then(|version| version.split_once('.')).and_then(|(major, _)| major.parse().ok());
+    // A script that reads by the library's plain HTTP functions has the same name, and a parser of its own.
+    let reads_streams = said(header::ACCEPT) == "text/event-stream" && said(header::CACHE_CONTROL) == "no-cache";
+    reads_streams && major.is_some_and(|major: u32| major >= PYWIKIBOT_MIN)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -88,6 +98,33 @@ mod tests {
             let (request, wishes) = asked(accept, "");
             assert_eq!(wishes.map(|wishes| wishes.view.format), Ok(format), "{accept:?}");
             assert_eq!(content_type(request.headers()), kind, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn positions_go_to_pywikibots_own_reader_and_to_nobody_else_who_does_not_ask() {
+        const BOT: &str = "ExampleBot/script (wikipedia:en; User:ExampleBot) Pywikibot/11.9.0 (gabcdef) Python/3.11.7";
+        let takes = |agent: &str, accept: &str, cache: &str, query: &str| {
+            let request = TestRequest::with_uri(&format!("/v2/stream/s?{query}"));
+            let headers = [(header::USER_AGENT, agent), (header::ACCEPT, accept), (header::CACHE_CONTROL, cache)];
+            let request = headers.into_iter().fold(request, TestRequest::insert_header);
+            of(&request.to_http_request()).map(|wishes| wishes.positions).expect("wishes")
+        };
+        let (sse, fresh) = ("text/event-stream", "no-cache");
+        assert!(takes(BOT, sse, fresh, ""));
+        assert!(!takes(BOT, sse, fresh, "positions=false"));
+        assert!(!takes(BOT, "*/*", fresh, "") && !takes(BOT, sse, "no-store", ""));
+        assert!(!takes(&BOT.replace("11.9.0", "9.6.0"), sse, fresh, ""));
+        for other in [
+            "python-requests/2.34.2",
+            "Python/3.11 aiohttp/3.14.5",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+            "node",
+            "Pywikibot/",
+            "Pywikibot/99999999999.0",
+            "Pywikibot 11.9",
+        ] {
+            assert!(!takes(other, sse, fresh, ""), "{other}");
         }
     }
 

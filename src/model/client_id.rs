@@ -145,7 +145,11 @@ fn read_compact(text: &str, topics: &[Topic]) -> Option<Vec<AskedPlace>> {
             let index = i32::try_from(varint(&mut rest)?).ok()?;
             let next = Offset(i64::try_from(varint(&mut rest)?).ok()?);
             let age = i64::try_from(varint(&mut rest)?).ok()?;
-            let before = if age == 0 { None } else { Some(Timestamp(newest.checked_sub(age - 1)?)) };
+            let before = match age {
+                0 => None,
+                // As in the JSON form, no time is negative.
+                age => Some(Timestamp(newest.checked_sub(age - 1).filter(|time| *time >= 0)?)),
+            };
             places.push(AskedPlace { partition: Partition::new(&topic, index), mark: Mark::At { next, before } });
         }
     }
@@ -223,6 +227,16 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
         assert_eq!(parse(&" ".repeat(9000)), Err(IdError::TooLong(9000)));
+    }
+
+    #[test]
+    fn a_time_before_1970_is_refused_in_the_compact_form_too() {
+        let compact = |age: u8| {
+            let id = [[7].as_slice(), &[0; 8], &[1, 0, 1, age]].concat();
+            parse(&format!("{COMPACT_PREFIX}{}", URL_SAFE_NO_PAD.encode(id)))
+        };
+        assert_eq!(compact(8), Ok(vec![Mark::At { next: Offset(1), before: Some(Timestamp(0)) }]));
+        assert!(compact(9).is_err());
     }
 
     #[test]

@@ -1,11 +1,28 @@
-//! Any bytes in, an answer out: bodies that are almost right go through intake as fast as it takes them.
+//! Any bytes in, an answer out: what is almost right goes in as fast as it is taken.
 //!
-//! Mutates real events for `SLUICE_FUZZ_SECONDS` (default 10) from `SLUICE_FUZZ_SEED` (default: the clock; printed), and
-//! holds of every one of them:
+//! - this page: bodies of producers through intake
+//! - `readers` ids, times and names through their parsers; whole requests for streams over real sockets
+//!
+//! Together they take `SLUICE_FUZZ_SECONDS` (default 10), and mutate real ones from `SLUICE_FUZZ_SEED` (default: the clock;
+//! printed). Of every body it holds:
 //!
 //! - it is answered, with one outcome per event or a reason for the whole body; nothing panics
 //! - what is appended is JSON, has all that was sent in it, in its order, and names the stream and schema it was judged by
 //! - a dry run says the same as the real one
+
+#![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[allow(dead_code, reason = "another test binary uses the rest")]
+#[path = "../it/raw.rs"]
+mod raw;
+#[allow(dead_code, reason = "another test binary uses the rest")]
+#[path = "../it/server.rs"]
+mod server;
+
+mod readers;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -61,14 +78,22 @@ const TOKENS: [&[u8]; 24] = [
     b"\n",
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn whatever_comes_in_is_answered_and_what_is_appended_is_what_was_sent() {
+/// The targets, each of which has an equal share of the time.
+const TARGETS: u32 = 3;
+
+/// A target's time, and what it is to do in it.
+fn share() -> (Duration, fastrand::Rng) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let time = Duration::from_secs(number("SLUICE_FUZZ_SECONDS").unwrap_or(10));
+    let time = Duration::from_secs(number("SLUICE_FUZZ_SECONDS").unwrap_or(10)) / TARGETS;
     let seed = number("SLUICE_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("SLUICE_FUZZ_SEED={seed}");
+    (time, fastrand::Rng::with_seed(seed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whatever_comes_in_is_answered_and_what_is_appended_is_what_was_sent() {
+    let (time, mut random) = share();
     let (intake, log) = intake();
-    let mut random = fastrand::Rng::with_seed(seed);
     let corpus: Vec<&str> = CAPTURED.lines().filter_map(|line| line.strip_prefix("data: ")).chain(SMALL).collect();
     let (mut answered, mut accepted) = (0_u64, 0_u64);
     let end = Instant::now() + time;

@@ -4,7 +4,8 @@
 //! - `raw` HTTP/1.1 as bytes, and streams chunk by chunk
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
-//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `resume` and
+//! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input` all of it, `patience` who waits for a
+//!   refusal, `resume` and
 //!   `shapes` where a reader starts, `intake` what a producer is told, `asked` what it asks for, `auth` who may, `codings`
 //!   compressed bodies, `browsers` what they ask first, `catalog` where streams come from, `edge` what HTTP promises around
 //!   an answer,
@@ -26,6 +27,7 @@ mod edge;
 mod engine;
 mod handover;
 mod intake;
+mod patience;
 mod process;
 mod produce;
 mod raw;
@@ -37,3 +39,4 @@ mod shapes;
 mod slow;
 mod stream_configs;
 mod wire;
+mod wrong_input;

@@ -35,11 +35,14 @@ impl Raw {
         Self::with_receive_buffer(address, None).await
     }
 
-    /// From a loopback address that nobody else here has: another client, as far as the server can tell.
-    pub async fn as_somebody_new(server: SocketAddr) -> Self {
+    /// A loopback address that nobody else here has: another client, as far as the server can tell.
+    pub fn somebody_new() -> Ipv4Addr {
         static NEXT: AtomicU32 = AtomicU32::new(0x7f01_0000);
-        let address = Ipv4Addr::from_bits(NEXT.fetch_add(1, Ordering::Relaxed));
-        Self::from(address, server).await
+        Ipv4Addr::from_bits(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub async fn as_somebody_new(server: SocketAddr) -> Self {
+        Self::from(Self::somebody_new(), server).await
     }
 
     /// From this loopback address.
@@ -62,6 +65,27 @@ impl Raw {
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("the peer to read", self.io.write_all(bytes.as_ref())).await.expect("the peer reads");
+    }
+
+    /// All of it, or as much as the peer takes before it answers: what comes back is read meanwhile.
+    pub async fn send_what_is_taken(&mut self, bytes: &[u8]) {
+        let (mut reads, mut writes) = self.io.split();
+        let read = async {
+            // A byte of the answer is enough to stop for.
+            let _ = reads.read_buf(&mut self.unread).await;
+        };
+        tokio::select! {
+            biased;
+            _ = within("the peer to read", writes.write_all(bytes)) => {}
+            () = read => {}
+        }
+    }
+
+    /// Waits until the peer has closed, in whatever way. What came before that is dropped.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        let closed = timeout(PATIENCE, async { while matches!(self.io.read_buf(&mut rest).await, Ok(1..)) {} });
+        closed.await.is_ok()
     }
 
     /// `headers` are whole lines.
@@ -89,12 +113,15 @@ impl Raw {
 
     pub async fn answer(&mut self) -> Answer {
         let head = self.head().await;
-        let body = match (head.header("transfer-encoding"), head.header("content-length")) {
+        Answer { body: self.body_of(&head).await, head }
+    }
+
+    pub async fn body_of(&mut self, head: &Head) -> Vec<u8> {
+        match (head.header("transfer-encoding"), head.header("content-length")) {
             (Some(_), _) => self.chunks_to_the_end().await,
             (None, Some(length)) => self.take(length.parse().expect("a length")).await,
             (None, None) => Vec::new(),
-        };
-        Answer { head, body }
+        }
     }
 
     pub async fn head(&mut self) -> Head {

@@ -156,7 +156,7 @@ async fn no_cache_keeps_a_refusal_of_a_stream_and_whoever_names_none_is_told_to(
         ("DELETE", "/v2/stream/test.event"),
     ] {
         let answer = ask(&server, method, target, "").await;
-        assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "accept"), "{target}");
+        assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "Accept"), "{target}");
     }
     let problem = ask(&server, "GET", "/v2/stream/", "").await.json();
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("name at least one")), "{problem}");
