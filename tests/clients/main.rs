@@ -2,6 +2,8 @@
 //!
 //! - `kit` where the clients come from: Python's and Node's packages, into the cache
 //! - `scripts/` one small program per client; each prints a line of JSON for every event that it was given
+//! - `cast` the clients by name, and how each is started
+//! - `crowd` several of them on one stream
 //! - `follower` one client that reads, and what it has been given
 //! - `browser` a Chromium, driven over a pipe: pages opened, scripts run, what went wrong on them
 //! - `site` another origin, with a page to open
@@ -20,9 +22,12 @@ mod raw;
 mod server;
 
 mod browser;
+mod cast;
+mod crowd;
 mod follower;
 mod kit;
 mod site;
 
 mod origins;
+mod positions;
 mod restarts;
