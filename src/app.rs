@@ -102,6 +102,7 @@ struct Signals {
 pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
+    let schemas = Arc::new(schemas);
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let guard = guard(&config.intake, address)?;
@@ -123,12 +124,14 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         engine.spawn(follow_the_catalog(hub.clone(), changes));
     }
     let intake =
-        Arc::new(Intake::new(config.intake.clone(), live.clone(), Arc::new(schemas), log.clone(), engine.clone()));
+        Arc::new(Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone()));
     let patience = Patience::new(shutdown.watcher());
     let services = Services {
         hub: hub.clone(),
         intake: intake.clone(),
         catalog: live,
+        schemas,
+        engine: engine.clone(),
         guard,
         client_prefixes: config.limits,
         patience: patience.clone(),

@@ -175,6 +175,13 @@ impl Catalog {
         self.streams.values()
     }
 
+    /// Every alias and the stream that it stands for, in the order of the aliases.
+    pub fn aliases(&self) -> Vec<(&StreamName, &StreamName)> {
+        let mut aliases: Vec<_> = self.aliases.iter().collect();
+        aliases.sort();
+        aliases
+    }
+
     /// Every topic that readers can read, each once.
     pub fn topics(&self) -> Vec<Topic> {
         let mut topics: Vec<Topic> = self.streams.values().flat_map(|stream| stream.topics.iter().cloned()).collect();

@@ -1,16 +1,18 @@
 //! Small answers about the server itself.
 
 use actix_web::http::header;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::Services;
+use super::error::Refusal;
 
-const NAME: &str = env!("CARGO_PKG_NAME");
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub(super) async fn info() -> HttpResponse {
-    json_of(&json!({ "name": NAME, "version": VERSION, "description": env!("CARGO_PKG_DESCRIPTION") }))
+    let description = env!("CARGO_PKG_DESCRIPTION");
+    json_of(&json!({ "name": NAME, "version": VERSION, "description": description, "home": home_page() }))
 }
 
 pub(super) async fn name() -> HttpResponse {
@@ -19,6 +21,14 @@ pub(super) async fn name() -> HttpResponse {
 
 pub(super) async fn version() -> HttpResponse {
     json_of(&json!({ "version": VERSION }))
+}
+
+/// The home page of the package, where it has one.
+pub(super) async fn home(request: HttpRequest) -> HttpResponse {
+    match home_page() {
+        Some(page) => HttpResponse::MovedPermanently().insert_header((header::LOCATION, page)).finish(),
+        None => Refusal::UnknownRoute.answer(&request),
+    }
 }
 
 pub(super) async fn robots() -> HttpResponse {
@@ -37,6 +47,10 @@ pub(super) async fn readyz(services: web::Data<Services>) -> HttpResponse {
         false => (HttpResponse::ServiceUnavailable(), "not ready: the log has not been read yet\n"),
     };
     answer.insert_header((header::CACHE_CONTROL, "no-store")).body(body)
+}
+
+pub(super) fn home_page() -> Option<&'static str> {
+    Some(env!("CARGO_PKG_HOMEPAGE")).filter(|page| page.starts_with("http"))
 }
 
 pub(super) fn json_of(value: &serde_json::Value) -> HttpResponse {

@@ -7,6 +7,7 @@
 //!   those that look like a stream
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
 //!   `configs` their streams' settings
+//! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
 //! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
@@ -19,11 +20,13 @@ mod client_ip;
 mod configs;
 mod conn;
 mod cors;
+mod doc;
 mod error;
 mod events;
 mod handover;
 mod held;
 mod info;
+mod openapi;
 mod options;
 mod panics;
 mod patience;
@@ -50,12 +53,14 @@ use std::time::Duration;
 use actix_server::{Server, ServerHandle};
 use actix_web::http::Method;
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
+use tokio::runtime::Handle;
 
 use self::error::Refusal;
 use crate::catalog::Live;
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::intake::auth::Guard;
+use crate::schema::Schemas;
 
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::client_ip::ClientPrefixes;
@@ -68,6 +73,9 @@ pub struct Services {
     pub hub: Hub,
     pub intake: Arc<Intake>,
     pub catalog: Live,
+    pub schemas: Arc<Schemas>,
+    /// For what must outlive a request.
+    pub engine: Handle,
     /// Who may post.
     pub guard: Guard,
     pub client_prefixes: ClientPrefixes,
@@ -86,6 +94,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     let stopping = server.graceful_shutdown_signal();
     let served = options.serve.clone();
     let room = body::Room::new(services.intake.options().max_inflight_bytes);
+    let specification = openapi::Specification::new(&services, &options.serve);
     let server = server.listen("public", listener, move || {
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
@@ -93,6 +102,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(worker))
             .app_data(web::Data::new(room.clone()))
+            .app_data(web::Data::new(specification.clone()))
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
         conn::pipeline(app, stopping.clone())
@@ -130,6 +140,10 @@ fn routes(app: &mut web::ServiceConfig, served: &[Half]) {
         .service(fixed("/_info/").route(get_or_head().to(info::info)))
         .service(fixed("/_info/name").route(get_or_head().to(info::name)))
         .service(fixed("/_info/version").route(get_or_head().to(info::version)))
+        .service(web::resource("/_info/home").route(web::to(info::home)))
+        .service(fixed("/").route(get_or_head().to(doc::front)))
+        .service(fixed("/rc").route(get_or_head().to(doc::rc)))
+        .service(fixed("/openapi.json").route(get_or_head().to(openapi::get)))
         .service(fixed("/robots.txt").route(get_or_head().to(info::robots)))
         .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
         .service(fixed("/readyz").route(get_or_head().to(info::readyz)))

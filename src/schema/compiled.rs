@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use jsonschema::{Retrieve, Uri, Validator};
 use serde_json::Value;
 
 use super::defaults::Plan;
 use super::rules::pattern_options;
-use super::source::{Source, invalid};
+use super::source::{Source, dialect_of, invalid, value_of};
 use super::tree::{Fault, NodeId, Rest, Rule, Tree};
 use super::uri::SchemaUri;
 use super::violation::Violation;
@@ -21,6 +22,8 @@ const LOOKS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Schema {
     title: Option<String>,
+    /// The file. A tenth of what the rest of this takes.
+    text: Bytes,
     validator: Validator,
     tree: Tree,
     plan: Plan,
@@ -68,11 +71,28 @@ impl Schema {
         let title = value.get("title").and_then(Value::as_str).map(str::to_owned);
         let plan = defaults::plan(&tree);
         let has_references = tree.has_references();
-        Ok(Self { title, validator, tree, plan, has_references })
+        Ok(Self { title, text: Bytes::new(), validator, tree, plan, has_references })
+    }
+
+    /// Keeps the file that it was made from.
+    pub(super) fn written_as(mut self, text: Bytes) -> Self {
+        // One of its own: the bytes may be a part of something larger.
+        self.text = Bytes::copy_from_slice(&text);
+        self
     }
 
     pub fn title(&self) -> Option<&str> {
         self.title.as_deref()
+    }
+
+    /// The schema as its author wrote it, read anew, with the dialect in which it is read. Takes milliseconds: not for
+    /// async threads.
+    pub fn document(&self) -> Value {
+        let mut document = value_of(&self.text).unwrap_or_default();
+        if let (Some(dialect), Value::Object(object)) = (dialect_of(&document), &mut document) {
+            object.insert("$schema".into(), dialect.into());
+        }
+        document
     }
 
     /// Whether the schema describes this field, so that it may be filled.

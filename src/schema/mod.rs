@@ -58,6 +58,7 @@ use crate::metrics::SCHEMA_LOADS;
 use crate::model::units;
 
 pub use self::compiled::Schema;
+pub use self::source::each_subschema;
 pub use self::uri::{SchemaUri, UriError};
 pub use self::violation::{Violation, errors_text};
 
@@ -230,7 +231,9 @@ impl Shared {
 fn compile(uri: &SchemaUri, files: &[(String, bytes::Bytes)]) -> Result<Schema, Fault> {
     let read = |(name, bytes): &(String, bytes::Bytes)| Ok((name.clone(), source::read(bytes)?));
     let mut sources = files.iter().map(read).collect::<Result<Vec<(String, Source)>, Fault>>()?;
-    Schema::compile(uri, &mut sources)
+    let schema = Schema::compile(uri, &mut sources)?;
+    let text = files.first().map(|(_, bytes)| bytes.clone());
+    Ok(schema.written_as(text.unwrap_or_default()))
 }
 
 impl Look {

@@ -55,7 +55,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Source, Fault> {
 }
 
 /// JSON is YAML, but not all of it to this parser, and slower.
-fn value_of(bytes: &[u8]) -> Option<Value> {
+pub(super) fn value_of(bytes: &[u8]) -> Option<Value> {
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Some(value);
     }
@@ -108,6 +108,18 @@ fn draft_of(schema: &Value) -> Result<Draft, String> {
     }
 }
 
+/// The dialect of a schema, as its draft itself writes it. `None`: it is none that is known.
+pub(super) fn dialect_of(schema: &Value) -> Option<&'static str> {
+    Some(match draft_of(schema).ok()? {
+        Draft::Draft4 => "http://json-schema.org/draft-04/schema#",
+        Draft::Draft6 => "http://json-schema.org/draft-06/schema#",
+        Draft::Draft7 => "http://json-schema.org/draft-07/schema#",
+        Draft::Draft201909 => "https://json-schema.org/draft/2019-09/schema",
+        Draft::Draft202012 => "https://json-schema.org/draft/2020-12/schema",
+        _ => return None,
+    })
+}
+
 /// Drops `$schema` everywhere (the file has one draft, whatever its parts were made from), and writes draft 04's
 /// `id`, and its limits that a switch makes exclusive, as later drafts do.
 fn normalise(schema: &mut Value, old: bool) {
@@ -135,7 +147,8 @@ fn upgrade(object: &mut Map<String, Value>) {
     }
 }
 
-fn each_subschema(object: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Value)) {
+/// Calls `change` with every schema right inside a schema.
+pub fn each_subschema(object: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Value)) {
     for (keyword, value) in object.iter_mut() {
         let keyword = keyword.as_str();
         match value {
