@@ -28,6 +28,7 @@ mod follower;
 mod kit;
 mod site;
 
+mod openapi;
 mod origins;
 mod positions;
 mod restarts;
