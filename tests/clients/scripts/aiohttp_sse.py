@@ -22,7 +22,7 @@ async def follow(url):
                 async for event in source:
                     last = event.last_event_id
                     print(json.dumps({"id": last, "number": json.loads(event.data)["number"]}), flush=True)
-        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
             await asyncio.sleep(0.2)
 
 
