@@ -39,7 +39,7 @@ async fn no_client_loses_or_repeats_an_event_over_a_restart_and_a_kill() {
     }
     until_all(&mut followers, posted).await;
 
-    // The stop meets a stream that is full of what nobody has read yet, and more comes before they are back.
+    // Right after a burst, of which not everybody need have had everything; and more before they are back.
     posted = post(&server, posted, STEP).await;
     assert!(server.stop().await.success());
     server.start_again().await;
