@@ -1,8 +1,10 @@
 //! Apache Kafka from Maven, kept in a cache outside the tree. Fetched once, by one process, all or nothing.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::cache;
 
 /// Tried in this order; the first that is in the cache, or else resolves, is taken.
 const VERSIONS: [&str; 3] = ["4.1.0", "4.2.0", "4.3.0"];
@@ -15,18 +17,11 @@ pub fn kafka_jars() -> Result<PathBuf, String> {
     if runs("java", "-version").is_err() {
         return Err(format!("the Kafka tests need Java 17 and Maven, and `java` does not run: {WAY_OUT}"));
     }
-    let cache = cache_dir();
+    let cache = cache::dir();
     match cached(&cache) {
         Some(jars) => Ok(jars),
         None => fetch_into(&cache),
     }
-}
-
-fn cache_dir() -> PathBuf {
-    std::env::var_os("SLUICE_TEST_CACHE").map_or_else(
-        || std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache/sluice-tests"),
-        PathBuf::from,
-    )
 }
 
 fn cached(cache: &Path) -> Option<PathBuf> {
@@ -37,12 +32,8 @@ fn place_of(cache: &Path, version: &str) -> PathBuf {
     cache.join(format!("kafka-{version}"))
 }
 
-/// Under a lock, because several test binaries may start at once on a machine that has no Kafka yet.
 fn fetch_into(cache: &Path) -> Result<PathBuf, String> {
-    let cannot = |fault| format!("the cache for Kafka at {} cannot be used: {fault}", cache.display());
-    fs::create_dir_all(cache).map_err(cannot)?;
-    let lock = File::create(cache.join("lock")).map_err(cannot)?;
-    lock.lock().map_err(cannot)?;
+    let _lock = cache::lock(cache)?;
     if let Some(jars) = cached(cache) {
         return Ok(jars);
     }

@@ -3,21 +3,25 @@
 //! - this page: [`kafka`] the one broker that the tests of a binary share, [`eventually`], [`unique`]
 //! - `broker` a running Kafka as tests use it: topics made, grown, cut
 //! - `kafka_node` a Kafka of the test's own, which it may stop, stall and start again
-//! - `kafka_jars` where a Kafka comes from: Maven, into a cache outside the tree
-//! - `build.rs` is the package's build script: it leaves the Kafka tests out where one variable says so
+//! - `kafka_jars` where a Kafka comes from: Maven, into the cache
+//! - `cache` a folder outside the tree for what is fetched
+//! - `build.rs` is the package's build script: it leaves tests out where a variable says so
 //!
 //! | variable | what it does |
 //! |---|---|
 //! | `SLUICE_TEST_KAFKA=host:port` | tests that need not stop their broker use this one |
 //! | `SLUICE_TEST_KAFKA=off` | the Kafka tests are shown as ignored (not where `CI` is set) |
-//! | `SLUICE_TEST_CACHE=DIR` | where Apache Kafka is kept; `~/.cache/sluice-tests` |
+//! | `SLUICE_TEST_CLIENTS=off` | the tests with real clients are shown as ignored (not where `CI` is set) |
+//! | `SLUICE_TEST_CACHE=DIR` | where Apache Kafka and the clients are kept; `~/.cache/sluice-tests` |
 //!
-//! A test that needs Kafka carries `#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]`.
+//! A test that needs Kafka carries `#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]`, one that needs real
+//! clients `#[cfg_attr(without_clients, ignore = "SLUICE_TEST_CLIENTS=off")]`.
 
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 #![allow(unreachable_pub, reason = "every test binary includes this as a private module")]
 
 mod broker;
+pub mod cache;
 mod kafka_jars;
 mod kafka_node;
 
