@@ -35,12 +35,6 @@ enum Start {
     Time(Timestamp),
 }
 
-/// By a time that stands beside an offset. Nobody knows whether it is the last record's, or EventStreams' plus one: by
-/// the earlier of the two a record may repeat, by the later one could be lost.
-fn by_said_time(said: Timestamp) -> Start {
-    Start::Time(said.minus_ms(1))
-}
-
 /// The place as far as memory alone can tell: the common case of readers that return within the ring, and of live ones.
 pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Option<Bookmark> {
     if channel.may_lack_a_topic() {
@@ -141,13 +135,13 @@ impl Resolver<'_> {
         if next > ends.next {
             let given = if before.is_some() { "resumed by time" } else { "resumed live" };
             self.note(format_args!("{partition} asked offset {next}, past the end {}: {given}", ends.next));
-            return Ok(before.map_or(Start::At(ends.next), by_said_time));
+            return Ok(before.map_or(Start::At(ends.next), Start::Time));
         }
         let Some(said) = before else { return Ok(Start::At(next)) };
         match self.time_before(partition, next).await? {
             Some(time) if time != said && time != said.minus_ms(1) => {
                 self.note(format_args!("{partition} offset {next} is another record here: resumed by its time {said}"));
-                Ok(by_said_time(said))
+                Ok(Start::Time(said))
             }
             _ => Ok(Start::At(next)),
         }

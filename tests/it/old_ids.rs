@@ -98,7 +98,7 @@ fn shapes(last: usize, first_by_time: i64) -> Vec<(&'static str, Expected)> {
         ),
         // An offset of another cluster: the time counts.
         (
-            r#"[{"topic":"E","partition":0,"offset":5891112554,"timestamp":T},{"topic":"C","partition":0,"offset":-1}]"#,
+            r#"[{"topic":"E","partition":0,"offset":5891112554,"timestamp":L},{"topic":"C","partition":0,"offset":-1}]"#,
             by_time(),
         ),
         // A record without a time, as no broker keeps them any more, makes a 1: nobody knows where that was.
