@@ -220,7 +220,8 @@ async fn answered(raw: &mut Raw, request: &[u8]) -> u16 {
     if is_a_stream(&head) {
         let opening = match head.header("transfer-encoding") {
             Some(_) => raw.chunk().await,
-            None => raw.take(5).await,
+            None if head.header("content-type").is_some_and(|kind| kind.starts_with("text/")) => raw.take(5).await,
+            None => raw.take(1).await,
         };
         assert!(opening == b":ok\n\n" || opening == b"\n", "{}", shown());
         return status;
