@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use futures_util::FutureExt;
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::recent::Recent;
 use super::sink::{Full, Sink};
-use super::sse::{EVENT_BYTES_MAX, Parser, Piece};
+use super::sse::{Block, EVENT_BYTES_MAX, Parser};
 use crate::cli::complain;
 use crate::cli::remote::{BackOff, retry_after};
 use crate::fetch::with_causes;
+use crate::model::parse_since;
 
 const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 /// A connection that has lasted so long was a good one, though it brought no event.
@@ -21,6 +23,8 @@ const HELD_FOR: Duration = Duration::from_secs(30);
 const ID_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a refusal that are read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
+/// What a server says is cut here: it is printed.
+const REASON_CHARS_MAX: usize = 1_000;
 
 /// How it ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,33 +42,64 @@ enum Cut {
     /// As the protocol has it; streams are not for ever.
     Clean,
     /// Something went wrong. Not sooner than then.
-    Broken(String, Option<Duration>),
+    Broken(Trouble, String, Option<Duration>),
+}
+
+/// What went wrong, as far as it is told apart: every kind is told once, and not for every attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    NoAnswer,
+    Status(u16),
+    Broken,
+    Stalled,
+    /// It ended at once. So does a server that has too many readers, or that stops.
+    Empty,
 }
 
 pub(super) struct Follower {
     http: Client,
     url: Url,
-    /// Where it stands: the id that was sent last.
-    id: Option<String>,
+    /// Where it stands: the id that came last.
+    id: Option<HeaderValue>,
+    /// Where that was when everything was printed.
+    printed: Option<HeaderValue>,
+    /// It began with what is new, and no id has come yet.
+    is_live: bool,
     /// What the server says is a good time to wait.
     retry: Option<Duration>,
     stall: Option<Duration>,
     recent: Recent,
     /// Connections in a row that brought nothing.
     failures: u32,
-    /// Somebody was told that it does not go on.
-    complained: bool,
+    /// Why it does not go on, as it was told last.
+    told: Option<Trouble>,
 }
 
 impl Follower {
-    pub(super) fn new(http: Client, url: Url, id: Option<String>, stall: Duration) -> Self {
-        let stall = Some(stall).filter(|stall| !stall.is_zero());
-        let recent = Recent::default();
-        Self { http, url, id, retry: None, stall, recent, failures: 0, complained: false }
+    pub(super) fn new(http: Client, url: Url, id: Option<HeaderValue>, stall: Duration) -> Self {
+        let id = id.filter(|id| !id.is_empty());
+        Self {
+            http,
+            is_live: id.is_none() && !url.query_pairs().any(|(name, _)| matches!(&*name, "since" | "lastEventId")),
+            url,
+            printed: id.clone(),
+            id,
+            retry: None,
+            stall: Some(stall).filter(|stall| !stall.is_zero()),
+            recent: Recent::default(),
+            failures: 0,
+            told: None,
+        }
     }
 
-    pub(super) fn id(&self) -> Option<&str> {
-        self.id.as_deref().filter(|id| !id.is_empty())
+    /// After the last event that was printed.
+    pub(super) fn id(&self) -> Option<String> {
+        self.printed.as_ref().map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
+    }
+
+    #[cfg(test)]
+    pub(super) fn attempts_in_vain(&self) -> u32 {
+        self.failures
     }
 
     pub(super) async fn follow(&mut self, sink: &mut Sink) -> End {
@@ -72,8 +107,8 @@ impl Follower {
             let asked = match self.connection(sink).await {
                 Cut::Over(end) => return end,
                 Cut::Clean => None,
-                Cut::Broken(why, asked) => {
-                    self.complain(&why);
+                Cut::Broken(trouble, why, asked) => {
+                    self.tell(trouble, &why);
                     asked
                 }
             };
@@ -89,7 +124,7 @@ impl Follower {
                 Ok(response) => self.read(response, sink).await,
                 Err(cut) => cut,
             },
-            Ok(Err(error)) => Cut::Broken(with_causes(error), None),
+            Ok(Err(error)) => Cut::Broken(Trouble::NoAnswer, with_causes(error), None),
             Err(stalled) => stalled,
         }
     }
@@ -97,9 +132,9 @@ impl Follower {
     fn request(&self) -> reqwest::RequestBuilder {
         let request = self.http.get(self.url.clone()).header(ACCEPT, "text/event-stream");
         let request = request.header(CACHE_CONTROL, "no-cache");
-        match self.id().map(HeaderValue::from_str) {
-            Some(Ok(id)) => request.header("last-event-id", id),
-            _ => request,
+        match &self.id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
         }
     }
 
@@ -108,6 +143,7 @@ impl Follower {
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if status == StatusCode::OK && kind.starts_with("text/event-stream") {
+            self.begin(response.headers());
             return Ok(response);
         }
         let passes =
@@ -120,77 +156,128 @@ impl Follower {
                 _ => status.to_string(),
             },
         };
-        Err(if passes { Cut::Broken(why, after) } else { Cut::Over(End::Failed(why)) })
+        Err(if passes {
+            Cut::Broken(Trouble::Status(status.as_u16()), why, after)
+        } else {
+            Cut::Over(End::Failed(why))
+        })
+    }
+
+    /// Who begins with what is new has its beginning here, by the server's own clock, until an id says it better: what
+    /// comes while the connection is cut would be lost.
+    fn begin(&mut self, headers: &HeaderMap) {
+        if !std::mem::take(&mut self.is_live) {
+            return;
+        }
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        if let Some(Ok(Some(began))) = date.map(parse_since) {
+            self.url.query_pairs_mut().append_pair("since", &began.0.to_string());
+        }
     }
 
     async fn read(&mut self, mut response: Response, sink: &mut Sink) -> Cut {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(sink.wants_wire());
         let began = Instant::now();
+        let mut has_brought = false;
         loop {
-            if began.elapsed() >= HELD_FOR {
-                self.failures = 0;
-            }
-            let chunk = match self.within(response.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => return Cut::Clean,
-                Ok(Err(error)) => return Cut::Broken(with_causes(error), None),
-                Err(stalled) => return stalled,
+            // What is there already goes out together.
+            let at_hand = if sink.is_full() { None } else { response.chunk().now_or_never() };
+            let chunk = match at_hand {
+                Some(chunk) => Ok(chunk),
+                None => match self.print(sink).await {
+                    Ok(()) => self.within(response.chunk()).await,
+                    Err(end) => return Cut::Over(end),
+                },
             };
-            self.goes_on();
-            let mut left = &chunk[..];
-            let taken = self.take(&mut parser, &mut left, sink).and_then(|()| sink.flush());
-            if let Err(Full) = taken {
-                return Cut::Over(End::Done);
+            if began.elapsed() >= HELD_FOR {
+                (self.failures, has_brought) = (0, true);
             }
+            let ended = match chunk {
+                Ok(Ok(Some(chunk))) => match self.take(&mut parser, &chunk, sink, &mut has_brought) {
+                    Ok(()) => continue,
+                    Err(full) => Cut::Over(End::from(full)),
+                },
+                Ok(Ok(None)) if has_brought => Cut::Clean,
+                Ok(Ok(None)) => Cut::Broken(Trouble::Empty, "the stream ended before it brought anything".into(), None),
+                Ok(Err(error)) => Cut::Broken(Trouble::Broken, with_causes(error), None),
+                Err(stalled) => stalled,
+            };
+            return self.print(sink).await.map_or_else(Cut::Over, |()| ended);
         }
     }
 
     /// What the chunk brings.
-    fn take(&mut self, parser: &mut Parser, left: &mut &[u8], sink: &mut Sink) -> Result<(), Full> {
-        loop {
-            let before = *left;
-            let piece = parser.next(left);
-            sink.wire(&before[..before.len() - left.len()])?;
-            match piece {
-                None => return Ok(()),
-                Some(Piece::Place(id)) if id.len() <= ID_BYTES_MAX => self.id = Some(id),
-                Some(Piece::Place(_)) => {}
-                Some(Piece::Retry(retry)) => self.retry = Some(retry),
-                Some(Piece::TooLong) => complain(&format!("an event over {EVENT_BYTES_MAX} bytes is left out")),
-                Some(Piece::Event(data)) => {
-                    self.failures = 0;
-                    if !self.recent.is_again(&data) {
-                        let more = sink.event(&data);
-                        // The last event has a place, too, and may be the last that is wanted.
-                        if more.is_err()
-                            && let Some(Piece::Place(id)) = parser.next(left)
-                        {
-                            self.id = Some(id);
-                        }
-                        more?;
-                    }
-                }
+    fn take(
+        &mut self,
+        parser: &mut Parser,
+        mut chunk: &[u8],
+        sink: &mut Sink,
+        has_brought: &mut bool,
+    ) -> Result<(), Full> {
+        while let Some(block) = parser.next(&mut chunk) {
+            if block.data.is_some() || block.id.is_some() {
+                *has_brought = true;
+                self.goes_on();
+            }
+            self.block(block, sink)?;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: Block, sink: &mut Sink) -> Result<(), Full> {
+        self.retry = block.retry.or(self.retry);
+        if block.is_cut {
+            complain(&format!("an event over {EVENT_BYTES_MAX} bytes is left out"));
+        }
+        let mut again = false;
+        if let Some(data) = &block.data {
+            if block.is_error {
+                complain(&format!("the server says: {}", reason(&String::from_utf8_lossy(data))));
+            } else {
+                self.failures = 0;
+                again = self.recent.is_again(data);
             }
         }
+        let taken = if again { Ok(()) } else { sink.block(&block) };
+        // One that no header can hold is as good as none: with the one before it no event is lost.
+        let id = block.id.filter(|id| id.len() <= ID_BYTES_MAX).and_then(|id| HeaderValue::from_bytes(&id).ok());
+        if let Some(id) = id {
+            self.id = Some(id).filter(|id| !id.is_empty());
+        }
+        taken
+    }
+
+    async fn print(&mut self, sink: &mut Sink) -> Result<(), End> {
+        sink.flush().await.map_err(End::from)?;
+        self.printed.clone_from(&self.id);
+        Ok(())
     }
 
     /// Nothing that a server does may take for ever.
     async fn within<T>(&self, what: impl Future<Output = T>) -> Result<T, Cut> {
         let Some(stall) = self.stall else { return Ok(what.await) };
-        let stalled = |_| Cut::Broken(format!("nothing came for {stall:?}, not even a keep-alive"), None);
-        timeout(stall, what).await.map_err(stalled)
+        let why = || format!("nothing came for {stall:?}, not even a keep-alive");
+        timeout(stall, what).await.map_err(|_| Cut::Broken(Trouble::Stalled, why(), None))
     }
 
-    /// Once, and not for every attempt.
-    fn complain(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.complained, true) {
+    fn tell(&mut self, trouble: Trouble, why: &str) {
+        if self.told.replace(trouble) != Some(trouble) {
             complain(&format!("{why}; trying again until it goes on"));
         }
     }
 
     fn goes_on(&mut self) {
-        if std::mem::take(&mut self.complained) {
+        if self.told.take().is_some() {
             complain(&"it goes on");
+        }
+    }
+}
+
+impl From<Full> for End {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Enough | Full::NobodyReads => Self::Done,
+            Full::Failed(why) => Self::Failed(why),
         }
     }
 }
@@ -207,5 +294,9 @@ async fn problem(mut response: Response) -> Option<String> {
     let problem: Value = serde_json::from_slice(&body).ok()?;
     // EventStreams' second shape has a message.
     let detail = problem["detail"].as_str().or_else(|| problem["message"].as_str())?;
-    Some(super::line::printable(detail))
+    Some(reason(detail))
+}
+
+fn reason(text: &str) -> String {
+    super::line::printable(&text.chars().take(REASON_CHARS_MAX).collect::<String>())
 }

@@ -16,6 +16,7 @@ mod sse;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,7 +100,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
     };
     let stdout = io::stdout();
-    let look = Look::of(args.raw, stdout.is_terminal(), std::env::var_os("NO_COLOR").is_none_or(|off| off.is_empty()));
+    let look = Look::of(args.raw, stdout.is_terminal(), has_colour(|name| std::env::var_os(name)));
     let mut sink = Sink::new(Box::new(stdout), look, args.count);
     let end = runtime.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -107,17 +108,28 @@ pub(super) fn run(args: &Args) -> ExitCode {
             biased;
             _ = interrupt.recv() => Ok(End::Done),
             _ = terminate.recv() => Ok(End::Done),
+            () = sink::unread() => Ok(End::Done),
             end = follower.follow(&mut sink) => Ok(end),
         }
     });
-    // A name that is being looked up is nothing to wait for.
+    // A name that is being looked up is nothing to wait for, and a pipe that nobody reads even less.
     runtime.shutdown_background();
     if args.ids
         && let Some(id) = follower.id()
     {
-        complain(&format!("--last-event-id '{id}'"));
+        complain(&format!("--last-event-id {}", quoted(&id)));
     }
     exit_code(end.unwrap_or_else(|e: io::Error| End::Failed(format!("signals cannot be heard: {e}"))))
+}
+
+/// Where nobody minds, and the terminal has it.
+fn has_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none_or(|off| off.is_empty()) && variable("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// As a shell takes it for one word.
+fn quoted(text: &str) -> String {
+    format!("'{}'", line::printable(text).replace('\'', r"'\''"))
 }
 
 fn exit_code(end: End) -> ExitCode {
@@ -139,10 +151,8 @@ fn follower(args: &Args) -> Result<Follower, UsageError> {
         http = http.user_agent(HeaderValue::from_str(agent).map_err(|_| UsageError::UserAgent)?);
     }
     let http = http.build().map_err(|e| UsageError::Client(fetch::with_causes(e)))?;
-    if args.last_event_id.as_deref().is_some_and(|id| HeaderValue::from_str(id).is_err()) {
-        return Err(UsageError::Id);
-    }
-    Ok(Follower::new(http, url, args.last_event_id.clone(), args.stall))
+    let id = args.last_event_id.as_deref().map(HeaderValue::from_str).transpose().map_err(|_| UsageError::Id)?;
+    Ok(Follower::new(http, url, id, args.stall))
 }
 
 /// The address of the stream, with what is asked of it.
@@ -154,9 +164,12 @@ fn address(args: &Args, now: Timestamp) -> Result<Url, UsageError> {
     };
     let mut url = remote::address(base)?;
     let path = url.path().trim_end_matches('/').to_owned();
-    let (base, named) = path.split_once(STREAM_PATH).unwrap_or((&path, ""));
+    let (base, named) = path
+        .split_once(STREAM_PATH)
+        .or_else(|| Some((path.strip_suffix(STREAM_PATH.trim_end_matches('/'))?, "")))
+        .unwrap_or((&path, ""));
     let encoded = names.iter().map(|name| {
-        let parts: Vec<String> = name.split(',').map(|part| encoded(part)).collect();
+        let parts: Vec<String> = name.split(',').map(encoded).collect();
         parts.join(",")
     });
     let names: Vec<String> =

@@ -36,6 +36,8 @@ fn the_address_is_made_of_what_people_write() {
     assert_eq!(asked(&["recentchange"]), default);
     assert_eq!(asked(&["http://127.0.0.1:8888/", "recentchange"]), default);
     assert_eq!(asked(&["http://127.0.0.1:8888/v2/stream/recentchange/"]), default);
+    assert_eq!(asked(&["http://127.0.0.1:8888/v2/stream", "recentchange"]), default);
+    assert_eq!(asked(&["http://127.0.0.1:8888/v2/stream/", "recentchange"]), default);
     let several = "https://x.org/base/v2/stream/a,b,c%20d?positions=true&canary=true";
     assert_eq!(asked(&["https://x.org/base", "a,b", "c d", "--canary"]), several);
     assert!(asked(&["https://x.org"]).contains("no stream is named"));
@@ -118,37 +120,103 @@ impl io::Write for Kept {
     }
 }
 
-#[test]
-fn a_pipe_gets_documents_a_terminal_lines_and_who_wants_it_the_wire() {
-    let shown = |look| {
-        let kept = Kept::default();
-        let mut sink = Sink::new(Box::new(kept.clone()), look, None);
-        sink.wire(b":ok\x1b\n\n").and_then(|()| sink.event(b"{\"a\":\n1}")).and_then(|()| sink.flush()).expect("room");
-        let text = String::from_utf8(kept.0.lock().clone()).expect("UTF-8");
-        text
+fn block(wire: &str) -> sse::Block {
+    sse::Parser::new(true).next(&mut wire.as_bytes()).expect("a block")
+}
+
+async fn shown(look: Look, wire: &[&str]) -> String {
+    let kept = Kept::default();
+    let mut sink = Sink::new(Box::new(kept.clone()), look, None);
+    wire.iter().for_each(|wire| sink.block(&block(wire)).expect("room"));
+    assert_eq!(*kept.0.lock(), b"", "nothing goes out by itself");
+    sink.flush().await.expect("room");
+    let text = kept.0.lock().clone();
+    String::from_utf8(text).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_pipe_gets_documents_a_terminal_lines_and_who_wants_it_the_wire() {
+    let wire = [":\u{9b}ok\n", "\n", "id: 1\n\n", "id: 2\ndata: {\"a\":\ndata: 1}\n\n"];
+    assert_eq!(shown(Look::of(false, false, true), &wire).await, "{\"a\": 1}\n");
+    assert_eq!(shown(Look::of(false, true, false), &wire).await, "--:--:-- {\"a\":1}\n");
+    assert_eq!(shown(Look::of(true, false, true), &wire).await, wire.concat());
+    let shown = shown(Look::of(true, true, true), &wire).await;
+    assert_eq!(shown, wire.concat().replace('\u{9b}', "\u{fffd}"), "no escape sequence reaches a terminal");
+}
+
+#[tokio::test]
+async fn an_error_of_the_stream_is_no_event() {
+    let error = "event: error\ndata: {\"message\":\"no broker\"}\n\n";
+    let kept = Kept::default();
+    let mut sink = Sink::new(Box::new(kept.clone()), Look::Json, Some(1));
+    assert_eq!(sink.block(&block(error)), Ok(()), "it does not count");
+    assert_eq!(sink.block(&block("data: 1\n\n")), Err(Full::Enough));
+    sink.flush().await.expect("room");
+    assert_eq!(*kept.0.lock(), b"1\n");
+    assert_eq!(shown(Look::of(true, false, false), &[error]).await, error, "and is on the wire");
+}
+
+/// Fails in this way at every write.
+struct Shut(io::ErrorKind);
+
+impl io::Write for Shut {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn enough_is_enough_and_who_does_not_read_is_told_from_a_disk_that_is_full() {
+    let event = block("data: 1\n\n");
+    let kept = Kept::default();
+    let mut sink = Sink::new(Box::new(kept.clone()), Look::Json, Some(2));
+    assert_eq!((sink.block(&event), sink.block(&event)), (Ok(()), Err(Full::Enough)));
+    sink.flush().await.expect("room");
+    assert_eq!(*kept.0.lock(), b"1\n1\n");
+    let full = async |kind| {
+        let mut sink = Sink::new(Box::new(Shut(kind)), Look::Json, None);
+        sink.block(&event).expect("room");
+        sink.flush().await
     };
-    assert_eq!(shown(Look::of(false, false, true)), "{\"a\": 1}\n");
-    assert_eq!(shown(Look::of(false, true, false)), "--:--:-- {\"a\":1}\n");
-    assert_eq!(shown(Look::of(true, false, true)), ":ok\u{1b}\n\n");
-    assert_eq!(shown(Look::of(true, true, true)), ":ok␛\n\n", "no escape sequence reaches a terminal");
+    assert_eq!(full(io::ErrorKind::BrokenPipe).await, Err(Full::NobodyReads));
+    assert!(
+        matches!(full(io::ErrorKind::StorageFull).await, Err(Full::Failed(why)) if why.contains("cannot be written"))
+    );
 }
 
 #[test]
-fn enough_is_enough_and_nobody_who_reads_is_as_good() {
-    struct Shut;
-    impl io::Write for Shut {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let kept = Kept::default();
-    let mut sink = Sink::new(Box::new(kept.clone()), Look::Json, Some(2));
-    assert_eq!(sink.event(b"1"), Ok(()));
-    assert_eq!(sink.event(b"2"), Err(Full));
-    assert_eq!(*kept.0.lock(), b"1\n2\n", "what was printed is out");
-    let mut sink = Sink::new(Box::new(Shut), Look::Json, None);
-    assert_eq!(sink.event(b"1").and_then(|()| sink.flush()), Err(Full));
+fn colour_is_for_terminals_that_have_it_where_nobody_minds() {
+    let colour = |term: Option<&str>, off: Option<&str>| {
+        has_colour(|name| if name == "TERM" { term } else { off }.map(OsString::from))
+    };
+    assert!(colour(Some("xterm"), None) && colour(Some("xterm"), Some("")));
+    assert!(!colour(Some("xterm"), Some("1")) && !colour(Some("dumb"), None) && !colour(None, None));
+}
+
+#[test]
+fn an_id_is_told_as_one_word_of_a_shell() {
+    assert_eq!(quoted(r#"[{"topic":"t"}]"#), r#"'[{"topic":"t"}]'"#);
+    assert_eq!(quoted("a'b\u{1b}"), r"'a'\''b␛'");
+}
+
+/// Nobody listens there.
+async fn nowhere() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_become_rare_and_do_not_end() {
+    let address = nowhere().await;
+    let mut follower = follower(&args(&[&address, "a", "--stall", "0"])).expect("good flags");
+    let mut sink = Sink::new(Box::new(Kept::default()), Look::Json, None);
+    let hour = Duration::from_secs(3_600);
+    assert!(tokio::time::timeout(hour, follower.follow(&mut sink)).await.is_err(), "it does not give up");
+    // Waits of 1, 2, … 32 s, and then of 60 s each, or of half of that.
+    let attempts = follower.attempts_in_vain();
+    assert!((60..=130).contains(&attempts), "{attempts}");
 }
