@@ -171,6 +171,19 @@ async fn canaries_are_shown_to_who_asks() {
 }
 
 #[tokio::test]
+async fn an_output_that_cannot_be_written_is_a_failure() {
+    let server = Server::start(Options::default()).await;
+    put(&server, 0..1).await;
+    let mut command = Command::from(sluice());
+    command.args(["tail", &format!("http://{}", server.address), "test.event", "--since", "0"]).kill_on_drop(true);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a disk that is full");
+    let output = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().expect("it runs");
+    let output = timeout(PATIENCE, output.wait_with_output()).await.expect("it ends by itself").expect("it ran");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("the output cannot be written: "), "{}", said(&output));
+}
+
+#[tokio::test]
 async fn a_pipe_that_nobody_reads_ends_it_quietly() {
     let server = Server::start(Options::default()).await;
     let mut tail = Tail::start(server.address, "test.event", &["--since", "0"]);
@@ -234,13 +247,13 @@ async fn it_waits_for_a_server_that_is_not_there_yet() {
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
 /// A server that has one answer for each connection, closes after it, and tells the requests.
-async fn scripted(address: SocketAddr, answers: Vec<String>) -> Vec<String> {
+async fn scripted(address: SocketAddr, answers: Vec<impl AsRef<[u8]>>) -> Vec<String> {
     let listener = TcpListener::bind(address).await.expect("the port is free");
     let mut requests = Vec::new();
     for answer in answers {
         let (mut io, _) = timeout(PATIENCE, listener.accept()).await.expect("it comes").expect("a connection");
         requests.push(head(&mut io).await);
-        io.write_all(answer.as_bytes()).await.expect("it reads");
+        io.write_all(answer.as_ref()).await.expect("it reads");
         let _ = io.shutdown().await;
     }
     requests
@@ -277,6 +290,71 @@ async fn cuts_refusals_and_garbage_are_outlived_and_no_event_comes_twice() {
     assert!(requests[0].starts_with("get /v2/stream/a?positions=true http/1.1\r\n"), "{}", requests[0]);
     assert!(requests[0].contains("accept: text/event-stream\r\n") && requests[0].contains("user-agent: sluice/"));
     assert!(!requests[0].contains("accept-encoding"), "{}", requests[0]);
+}
+
+#[tokio::test]
+async fn each_trouble_is_told_once_and_that_it_goes_on() {
+    let address = free_address();
+    let busy = || "HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n".to_owned();
+    // The last is how a server with too many readers asks them to come later.
+    let empty = format!("{STREAM}: too many\nretry: 100\n");
+    let event = format!("{STREAM}event: error\ndata: no \u{1b}broker\n\ndata: 1\n\n");
+    let mut tail = Tail::start(address, "a", &["--count", "1"]);
+    scripted(address, vec![busy(), busy(), empty, event]).await;
+    assert_eq!(tail.line().await, "1", "an error is no event");
+    let (output, _) = tail.ended().await;
+    let said = said(&output);
+    // It may have come before the port was open.
+    let told: Vec<&str> = said.lines().filter(|line| !line.contains("refused")).collect();
+    let expected = [
+        "sluice: 503 Service Unavailable; trying again until it goes on",
+        "sluice: the stream ended before it brought anything; trying again until it goes on",
+        "sluice: it goes on",
+        "sluice: the server says: no ␛broker",
+    ];
+    assert_eq!((output.status.code(), told.as_slice()), (Some(0), expected.as_slice()), "{said}");
+}
+
+#[tokio::test]
+async fn raw_has_no_half_block_where_the_stream_was_cut() {
+    let address = free_address();
+    let first = format!("{STREAM}:ok\n\nid: 1\ndata: 1\n\nid: 2\ndata: 2 and no en");
+    let second = format!("{STREAM}:ok\n\nid: 2\ndata: 2\n\n");
+    let tail = Tail::start(address, "a", &["--raw", "--count", "2"]);
+    let (_, (_, lines)) = tokio::join!(scripted(address, vec![first, second]), tail.ended());
+    let expected = [":ok", "", "id: 1", "data: 1", "", ":ok", "", "id: 2", "data: 2", ""];
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn ids_are_sent_back_byte_for_byte_and_one_that_no_header_can_hold_changes_nothing() {
+    let address = free_address();
+    let answer = |block: &[u8]| [STREAM.as_bytes(), b"retry: 100\n", block].concat();
+    let long = format!("id: {}\ndata: 3\n\n", "x".repeat(17 << 10));
+    let answers = vec![
+        answer("id: caf\u{e9}\ndata: 1\n\n".as_bytes()),
+        answer(b"id: \x1b[2J\ndata: 2\n\n"),
+        answer(long.as_bytes()),
+        answer(b"data: 4\n\n"),
+    ];
+    let tail = Tail::start(address, "a", &["--count", "4"]);
+    let (requests, (_, lines)) = tokio::join!(scripted(address, answers), tail.ended());
+    assert_eq!(lines, ["1", "2", "3", "4"]);
+    let places: Vec<bool> = requests.iter().map(|request| request.contains("last-event-id: caf\u{e9}\r\n")).collect();
+    assert_eq!(places, [false, true, true, true], "{requests:#?}");
+}
+
+/// EventStreams says nothing of a place before the first event.
+#[tokio::test]
+async fn who_has_no_place_yet_comes_back_to_the_time_at_which_it_began() {
+    let address = free_address();
+    let quiet = STREAM.replace("\r\n\r\n", "\r\nDate: Fri, 20 Nov 2026 08:00:00 GMT\r\n\r\n:ok\n\n");
+    let tail = Tail::start(address, "a", &["--count", "1"]);
+    let answers = vec![quiet.clone(), quiet, format!("{STREAM}data: 1\n\n")];
+    let (requests, _) = tokio::join!(scripted(address, answers), tail.ended());
+    let asked: Vec<&str> = requests.iter().filter_map(|request| request.lines().next()).collect();
+    let since = "get /v2/stream/a?positions=true&since=1795161600000 http/1.1";
+    assert_eq!(asked, ["get /v2/stream/a?positions=true http/1.1", since, since]);
 }
 
 #[tokio::test]
