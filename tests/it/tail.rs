@@ -149,6 +149,18 @@ async fn an_id_is_where_it_begins_and_the_last_one_is_told() {
 }
 
 #[tokio::test]
+async fn what_the_server_has_to_say_is_said_once() {
+    let server = Server::start(Options::default()).await;
+    put(&server, 0..1).await;
+    let past = r#"[{"topic":"test.event","partition":0,"offset":99,"timestamp":1}]"#;
+    let flags = ["--last-event-id", past, "--count", "1"];
+    let (output, lines) = Tail::start(server.address, "test.event", &flags).ended().await;
+    assert_eq!((output.status.code(), lines.len()), (Some(0), 1));
+    let told = "the server says: test.event/0 asked offset 99, past the end 1: resumed by time";
+    assert_eq!(said(&output).matches(told).count(), 1, "{}", said(&output));
+}
+
+#[tokio::test]
 async fn raw_is_the_wire_as_it_is() {
     let server = Server::start(Options::default()).await;
     put(&server, 0..2).await;
@@ -308,6 +320,7 @@ async fn each_trouble_is_told_once_and_that_it_goes_on() {
     let told: Vec<&str> = said.lines().filter(|line| !line.contains("refused")).collect();
     let expected = [
         "sluice: 503 Service Unavailable; trying again until it goes on",
+        "sluice: the server says: too many",
         "sluice: the stream ended before it brought anything; trying again until it goes on",
         "sluice: it goes on",
         "sluice: the server says: no ␛broker",

@@ -25,6 +25,7 @@ const ID_BYTES_MAX: usize = 16 << 10;
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
 /// What a server says is cut here: it is printed.
 const REASON_CHARS_MAX: usize = 1_000;
+const REASON_BYTES_MAX: usize = 4 * REASON_CHARS_MAX;
 
 /// How it ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub(super) struct Follower {
     failures: u32,
     /// Why it does not go on, as it was told last.
     told: Option<Trouble>,
+    /// What the server had to say last: the same is not said again after every reconnect.
+    said: Vec<u8>,
 }
 
 impl Follower {
@@ -89,6 +92,7 @@ impl Follower {
             recent: Recent::default(),
             failures: 0,
             told: None,
+            said: Vec::new(),
         }
     }
 
@@ -229,13 +233,17 @@ impl Follower {
         if block.is_cut {
             complain(&format!("an event over {EVENT_BYTES_MAX} bytes is left out"));
         }
+        // Of places that it does not have any more, for one.
+        if let Some(comment) = &block.comment {
+            self.say(comment);
+        }
         let mut again = false;
         if let Some(data) = &block.data {
             if block.is_error {
-                complain(&format!("the server says: {}", reason(&String::from_utf8_lossy(data))));
+                self.say(data);
             } else {
                 self.failures = 0;
-                again = self.recent.is_again(data);
+                again = self.recent.is_again(block.id.as_deref(), data);
             }
         }
         let taken = if again { Ok(()) } else { sink.block(&block) };
@@ -263,6 +271,14 @@ impl Follower {
     fn tell(&mut self, trouble: Trouble, why: &str) {
         if self.told.replace(trouble) != Some(trouble) {
             complain(&format!("{why}; trying again until it goes on"));
+        }
+    }
+
+    fn say(&mut self, text: &[u8]) {
+        let text = &text[..text.len().min(REASON_BYTES_MAX)];
+        if self.said != text {
+            complain(&format!("the server says: {}", reason(&String::from_utf8_lossy(text))));
+            self.said = text.to_vec();
         }
     }
 

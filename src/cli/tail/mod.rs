@@ -178,15 +178,22 @@ fn address(args: &Args, now: Timestamp) -> Result<Url, UsageError> {
         return Err(UsageError::NoStream);
     }
     url.set_path(&format!("{base}{STREAM_PATH}{}", names.join(",")));
-    // Blocks that bring a place and no event: with them it comes back to where it was, also after hours without one.
-    url.query_pairs_mut().append_pair("positions", "true");
-    if args.canary {
-        url.query_pairs_mut().append_pair("canary", "true");
-    }
-    if let Some(since) = &args.since {
-        url.query_pairs_mut().append_pair("since", &absolute(since, now));
-    }
+    let asked = [
+        // Blocks that bring a place and no event: with them it comes back to where it was, also after hours without one.
+        Some(("positions", "true".to_owned())),
+        args.canary.then(|| ("canary", "true".to_owned())),
+        args.since.as_ref().map(|since| ("since", absolute(since, now))),
+    ];
+    ask(&mut url, asked.into_iter().flatten());
     Ok(url)
+}
+
+/// In place of what the address itself says of the same.
+fn ask(url: &mut Url, asked: impl Iterator<Item = (&'static str, String)>) {
+    let asked: Vec<_> = asked.collect();
+    let kept = url.query_pairs().into_owned().filter(|(name, _)| asked.iter().all(|(own, _)| own != name));
+    let kept: Vec<(String, String)> = kept.collect();
+    url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(asked);
 }
 
 fn encoded(part: &str) -> String {

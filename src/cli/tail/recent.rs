@@ -41,8 +41,11 @@ struct Meta<'a> {
 }
 
 impl Recent {
-    /// Whether the event was there already. It is from now on.
-    pub(super) fn is_again(&mut self, data: &[u8]) -> bool {
+    /// Whether the event was there already. It is from now on. With ids that hold the next offset nothing comes twice.
+    pub(super) fn is_again(&mut self, id: Option<&[u8]>, data: &[u8]) -> bool {
+        if id.is_some_and(is_exact) {
+            return false;
+        }
         let Ok(Event { meta }) = serde_json::from_slice(data) else { return false };
         let ms = meta.dt.and_then(|dt| dt.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond);
         let now = Newest { offset: meta.offset, ms };
@@ -69,6 +72,17 @@ impl Recent {
     }
 }
 
+/// Whether the id holds an offset of every partition, as sluice's do.
+fn is_exact(id: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Entry {
+        offset: Option<i64>,
+    }
+    let entries: Result<Vec<Entry>, _> = serde_json::from_slice(id);
+    let has_all = |entries: Vec<Entry>| entries.iter().all(|entry| entry.offset.is_some_and(|offset| offset >= 0));
+    id.starts_with(b"c1.") || entries.is_ok_and(has_all)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -78,7 +92,10 @@ mod tests {
     fn again(recent: &mut Recent, topic: &str, partition: i32, offset: i64, second: u8) -> bool {
         let dt = format!("2026-11-20T08:00:{second:02}Z");
         let meta = json!({ "topic": topic, "partition": partition, "offset": offset, "dt": dt });
-        recent.is_again(json!({ "a": 1, "meta": meta }).to_string().as_bytes())
+        let id = format!(
+            r#"[{{"topic":"{topic}","partition":{partition},"timestamp":1}},{{"topic":"x","partition":0,"offset":-1}}]"#
+        );
+        recent.is_again(Some(id.as_bytes()), json!({ "a": 1, "meta": meta }).to_string().as_bytes())
     }
 
     #[test]
@@ -112,7 +129,8 @@ mod tests {
     fn events_that_do_not_say_where_they_stand_are_all_new() {
         let mut recent = Recent::default();
         for data in ["", "no JSON", "{}", "[1]", r#"{"meta":{"topic":"t","partition":0}}"#, r#"{"meta":7}"#] {
-            assert!(!recent.is_again(data.as_bytes()) && !recent.is_again(data.as_bytes()), "{data}");
+            let mut again = || recent.is_again(None, data.as_bytes());
+            assert!(!again() && !again(), "{data}");
         }
     }
 
@@ -126,5 +144,17 @@ mod tests {
         }
         assert_eq!((recent.partitions, recent.topics["t"].len()), (PARTITIONS_MAX, PARTITIONS_MAX));
         assert!(again(&mut recent, "t", 0, 0, 0), "the first ones stay");
+    }
+
+    /// A topic made anew begins at 0, whatever the times of its events are.
+    #[test]
+    fn with_ids_that_hold_offsets_nothing_is_taken_for_a_repeat() {
+        let mut recent = Recent::default();
+        let event = br#"{"meta":{"topic":"t","partition":0,"offset":0}}"#;
+        for id in [&br#"[{"topic":"t","partition":0,"offset":1,"timestamp":5}]"#[..], b"c1.AAAA"] {
+            assert!(!recent.is_again(Some(id), event) && !recent.is_again(Some(id), event));
+        }
+        let by_time = br#"[{"topic":"t","partition":0,"timestamp":5},{"topic":"u","partition":0,"offset":3}]"#;
+        assert!(!recent.is_again(Some(by_time), event) && recent.is_again(Some(by_time), event));
     }
 }

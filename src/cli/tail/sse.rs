@@ -24,6 +24,8 @@ pub(super) struct Block {
     pub(super) is_error: bool,
     /// It was too long, and its data is gone.
     pub(super) is_cut: bool,
+    /// A comment of several words: something is to be said. Other comments just show that the connection lives.
+    pub(super) comment: Option<Vec<u8>>,
     /// Its lines, where they are kept.
     pub(super) wire: Vec<u8>,
 }
@@ -109,7 +111,9 @@ impl Parser {
         self.is_open |= !alone;
         if alone {
             let wire = if self.keeps_wire && !is_cut { [line, b"\n"].concat() } else { Vec::new() };
-            return (retry.is_some() || !wire.is_empty()).then(|| Block { retry, wire, ..Block::default() });
+            let comment = (name.is_empty() && !is_cut && value.contains(&b' ')).then(|| value.to_vec());
+            let says = retry.is_some() || comment.is_some() || !wire.is_empty();
+            return says.then(|| Block { retry, comment, wire, ..Block::default() });
         }
         self.block.retry = retry.or(self.block.retry);
         self.wire(line, is_cut);
@@ -195,7 +199,9 @@ mod tests {
 
     #[test]
     fn every_rule_of_the_standard_holds_wherever_the_bytes_are_cut() {
-        let table: [(&str, Vec<Block>); 23] = [
+        let said = || Block { comment: Some("two words".into()), ..nothing() };
+        let table: [(&str, Vec<Block>); 24] = [
+            (": two words\n:one\n: one\n:\ndata: x\n: two words\n\n", vec![said(), event("x")]),
             (":ok\n\n", vec![]),
             ("event: message\nid: [1]\ndata: {}\n\n", vec![at("[1]", event("{}"))]),
             ("id: [1]\n\n", vec![at("[1]", nothing())]),

@@ -40,6 +40,12 @@ fn the_address_is_made_of_what_people_write() {
     assert_eq!(asked(&["http://127.0.0.1:8888/v2/stream/", "recentchange"]), default);
     let several = "https://x.org/base/v2/stream/a,b,c%20d?positions=true&canary=true";
     assert_eq!(asked(&["https://x.org/base", "a,b", "c d", "--canary"]), several);
+    let own = ["http://x.org/v2/stream/a?since=1&x=y&positions=no", "--since", "2"];
+    assert_eq!(
+        asked(&own),
+        "http://x.org/v2/stream/a?x=y&positions=true&since=2",
+        "a flag counts more than the address"
+    );
     assert!(asked(&["https://x.org"]).contains("no stream is named"));
     assert!(asked(&["ftp://x.org", "a"]).contains("ftp://x.org: it is no http"));
     assert!(asked(&["http://me:secret@x.org", "a"]).contains("password"));
