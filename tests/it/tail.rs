@@ -393,4 +393,11 @@ async fn what_is_no_stream_is_said_and_is_the_end() {
     let (output, lines) = tail.ended().await;
     assert_eq!((output.status.code(), lines.len()), (Some(1), 0));
     assert!(said(&output).contains("no event stream but 'text/html'"), "{}", said(&output));
+    let address = free_address();
+    let tail = Tail::start(address, "a", &[]);
+    let packed = STREAM.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n");
+    scripted(address, vec![packed]).await;
+    let (output, _) = tail.ended().await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("encoded as gzip, which nobody asked for"), "{}", said(&output));
 }

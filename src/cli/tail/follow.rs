@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -145,7 +145,12 @@ impl Follower {
     /// Whether this is a stream.
     async fn accepted(&mut self, response: Response) -> Result<Response, Cut> {
         let status = response.status();
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = header(CONTENT_TYPE);
+        if !matches!(header(CONTENT_ENCODING), "" | "identity") {
+            let why = format!("the answer is encoded as {}, which nobody asked for", reason(header(CONTENT_ENCODING)));
+            return Err(Cut::Over(End::Failed(why)));
+        }
         if status == StatusCode::OK && kind.starts_with("text/event-stream") {
             self.begin(response.headers());
             return Ok(response);

@@ -157,12 +157,12 @@ fn follower(args: &Args) -> Result<Follower, UsageError> {
 
 /// The address of the stream, with what is asked of it.
 fn address(args: &Args, now: Timestamp) -> Result<Url, UsageError> {
-    let is_address = |text: &&String| text.contains("://");
     let (base, names) = match args.what.split_first() {
-        Some((first, names)) if is_address(&first) => (first.as_str(), names),
-        _ => (URL_DEFAULT, args.what.as_slice()),
+        Some((first, names)) if first.contains("://") => (first.clone(), names),
+        Some((first, names)) if is_host_and_port(first) => (format!("http://{first}"), names),
+        _ => (URL_DEFAULT.to_owned(), args.what.as_slice()),
     };
-    let mut url = remote::address(base)?;
+    let mut url = remote::address(&base)?;
     let path = url.path().trim_end_matches('/').to_owned();
     let (base, named) = path
         .split_once(STREAM_PATH)
@@ -186,6 +186,12 @@ fn address(args: &Args, now: Timestamp) -> Result<Url, UsageError> {
     ];
     ask(&mut url, asked.into_iter().flatten());
     Ok(url)
+}
+
+/// As people write it. No stream is called so.
+fn is_host_and_port(text: &str) -> bool {
+    text.split_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
 }
 
 /// In place of what the address itself says of the same.

@@ -46,6 +46,7 @@ fn the_address_is_made_of_what_people_write() {
         "http://x.org/v2/stream/a?x=y&positions=true&since=2",
         "a flag counts more than the address"
     );
+    assert_eq!(asked(&["localhost:8888", "a"]), "http://localhost:8888/v2/stream/a?positions=true");
     assert!(asked(&["https://x.org"]).contains("no stream is named"));
     assert!(asked(&["ftp://x.org", "a"]).contains("ftp://x.org: it is no http"));
     assert!(asked(&["http://me:secret@x.org", "a"]).contains("password"));
