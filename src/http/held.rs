@@ -126,7 +126,86 @@ async fn peer_left(io: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+    use tokio::time::Instant;
+
+    use super::super::patience::Patience;
     use super::*;
+    use crate::model::ClientKey;
+    use crate::shutdown::{Shutdown, Stage};
+
+    /// The two ends of a held answer's connection, and the task that holds it.
+    struct Holding {
+        client: TcpStream,
+        task: tokio::task::JoinHandle<()>,
+        shutdown: Shutdown,
+        began: Instant,
+    }
+
+    const ANSWER: &[u8] = b"HTTP/1.1 404 Not Found\r\n\r\n";
+
+    async fn hold() -> Holding {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (io, _) = listener.accept().await.expect("a connection");
+        let shutdown = Shutdown::default();
+        let address = std::net::IpAddr::from([127, 0, 0, 1]);
+        let held = Patience::new(shutdown.watcher()).hold(ClientKey::of(address, 32, 64)).expect("a place");
+        let began = Instant::now();
+        let task = tokio::task::spawn_local(run(io, ANSWER.to_vec(), held, HOLD));
+        tokio::task::yield_now().await;
+        Holding { client, task, shutdown, began }
+    }
+
+    fn in_paused_time(test: impl AsyncFnOnce(Holding)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), async { test(hold().await).await });
+    }
+
+    #[test]
+    fn an_answer_waits_is_written_whole_and_then_its_client_has_time_to_read_it() {
+        in_paused_time(async |mut holding| {
+            let mut read = Vec::new();
+            holding.client.read_to_end(&mut read).await.expect("a clean end");
+            assert_eq!(read, ANSWER);
+            assert!(holding.began.elapsed() >= HOLD);
+            holding.task.await.expect("it ends");
+            assert!(holding.began.elapsed() >= HOLD + LINGER, "closed over bytes that come now, it would be reset");
+        });
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_waited_for_no_longer() {
+        in_paused_time(async |holding| {
+            drop(holding.client);
+            holding.task.await.expect("it ends");
+            assert!(holding.began.elapsed() < HOLD, "{:?}", holding.began.elapsed());
+        });
+    }
+
+    #[test]
+    fn a_client_that_has_its_answer_and_closes_is_waited_for_no_longer() {
+        in_paused_time(async |mut holding| {
+            let mut read = vec![0; ANSWER.len()];
+            holding.client.read_exact(&mut read).await.expect("an answer");
+            drop(holding.client);
+            holding.task.await.expect("it ends");
+            assert!(holding.began.elapsed() < HOLD + LINGER, "{:?}", holding.began.elapsed());
+        });
+    }
+
+    #[test]
+    fn a_stop_has_it_out_at_once() {
+        in_paused_time(async |mut holding| {
+            holding.shutdown.advance(Stage::EndStreams);
+            let mut read = Vec::new();
+            holding.client.read_to_end(&mut read).await.expect("a clean end");
+            assert_eq!(read, ANSWER);
+            assert!(holding.began.elapsed() < HOLD, "{:?}", holding.began.elapsed());
+        });
+    }
 
     fn returned<R, F: Fn(TcpStream, Vec<u8>, Held, Duration) -> R>(_: F) -> usize {
         size_of::<R>()

@@ -147,6 +147,18 @@ async fn an_offset_beside_a_time_is_exact_where_it_fits_and_else_the_time_counts
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_notice_is_one_line_of_ascii_and_not_long_whatever_an_id_names() {
+    let host = host();
+    let foreign: Vec<String> =
+        (0..60).map(|n| format!(r#"{{"topic":"x\né\u0007{n}","partition":0,"offset":1}}"#)).collect();
+    let id = format!(r#"[{{"topic":"a.t","partition":0,"offset":4}},{}]"#, foreign.join(","));
+    let (_, _, notice) = host.by_id(&id).await;
+    let notice = notice.expect("what is left out");
+    assert!(notice.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()), "{notice}");
+    assert!(notice.starts_with("x???0/0 is not part") && notice.len() <= 1024, "{}: {notice}", notice.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_is_no_longer_kept_starts_at_the_oldest_and_says_so() {
     let host = host();
     host.log.retain_from(&host.a, Offset(6));

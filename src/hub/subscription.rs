@@ -234,13 +234,13 @@ impl Subscription {
         &mut self,
         resolved: Result<Result<Resolved, ResolveError>, tokio::task::JoinError>,
     ) -> Option<Box<str>> {
+        // The head is out, so a place that cannot be given is a live one, and the reader is told.
+        let live = |why: String| (self.channel.with_ring(|ring| ring.tip()), Some(format!("{why}: live")));
         let (bookmark, notice) = match resolved {
             Ok(Ok(resolved)) if resolved.bookmark.has_an_id() => (resolved.bookmark, resolved.notice),
-            // The head is out, so a place that cannot be given is a live one, and the reader is told.
-            _ => (
-                self.channel.with_ring(|ring| ring.tip()),
-                Some("the id names no partition of these streams: live".into()),
-            ),
+            Ok(Ok(resolved)) => live(SubscribeError::TooManyPartitions(resolved.bookmark.places().len()).to_string()),
+            Ok(Err(refused)) => live(refused.to_string()),
+            Err(failed) => live(format!("the place could not be found ({failed})")),
         };
         self.state = State::Own(Box::new(bookmark));
         notice.map(String::into_boxed_str)

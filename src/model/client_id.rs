@@ -199,6 +199,29 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_time_of_an_id_is_that_of_a_record() {
+        let newest = |text: &str| ClientId::parse(text, []).expect("an id").newest();
+        assert_eq!(
+            newest(r#"[{"topic":"t","partition":0,"timestamp":9}]"#),
+            Some(Timestamp(8)),
+            "EventStreams adds one"
+        );
+        let both =
+            r#"[{"topic":"t","partition":0,"timestamp":9},{"topic":"u","partition":0,"offset":1,"timestamp":9}]"#;
+        assert_eq!(newest(both), Some(Timestamp(9)));
+        assert_eq!(newest(r#"[{"topic":"t","partition":0,"offset":1}]"#), None);
+    }
+
+    #[test]
+    fn an_id_of_8_kib_is_read_and_a_byte_more_is_not() {
+        let one = r#"[{"topic":"t","partition":0,"offset":1}]"#;
+        let padded = |bytes: usize| format!("{one}{}", " ".repeat(bytes - one.len()));
+        assert!(ClientId::parse(&padded(ID_BYTES_READ_MAX), []).is_ok());
+        let over = ID_BYTES_READ_MAX + 1;
+        assert_eq!(ClientId::parse(&padded(over), []), Err(IdError::TooLong(over)));
+    }
+
+    #[test]
     fn what_no_stream_has_sent_is_refused() {
         let wrong = [
             "",

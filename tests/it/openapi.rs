@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::raw::Answer;
@@ -127,6 +127,7 @@ async fn every_documented_path_method_and_status_is_answered_as_documented() {
     refused_posts(&mut checked).await;
     nobody_there(&mut checked).await;
     too_many_sets(&mut checked).await;
+    stopping(&mut checked).await;
     let missing: Vec<&Case> = documented.difference(&checked.seen).collect();
     assert!(missing.is_empty(), "documented, and never asked for: {missing:?}");
 }
@@ -179,7 +180,7 @@ async fn streams(checked: &mut Checked, server: &Server) {
     }
     let id = "Last-Event-ID: nonsense\r\n";
     checked.ask(server, LIST, ("GET", "/v2/stream/test.event"), (id, ""), 400).await;
-    for path in paths(&checked.document).iter().filter(|path| path.starts_with("/v2/") && *path != LIST) {
+    for path in paths(&checked.document).iter().filter(|path| is_of_one_stream(path)) {
         checked.get(server, path, path, 200).await;
         checked.get(server, path, &format!("{path}?since=soon"), 400).await;
     }
@@ -264,6 +265,36 @@ async fn nobody_there(checked: &mut Checked) {
     checked.get(&server, "/readyz", "/readyz", 503).await;
     checked.post(&server, "", JSON, EVENT, 503).await;
     checked.get(&server, "/v1/_test/events", "/v1/_test/events", 503).await;
+}
+
+/// Connections that were there already ask each stream for lines of JSON while the readers of another end.
+async fn stopping(checked: &mut Checked) {
+    const READERS: usize = 120;
+    let mut server = Server::start(Options::default().env("SLUICE__STOP__DRAIN_SPREAD", "3s")).await;
+    let paths: Vec<String> = paths(&checked.document).into_iter().filter(|path| is_of_one_stream(path)).collect();
+    let mut asking = Vec::new();
+    for path in paths {
+        let mut raw = server.connect().await;
+        assert_eq!(raw.get("/healthz", "").await.status(), 200);
+        asking.push((path, raw));
+    }
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        readers.push(server.stream("/v2/stream/test.event", "").await);
+    }
+    server.signal(Signal::TERM);
+    readers[0].raw.rest().await;
+    for (path, raw) in &mut asking {
+        let answer = raw.get(path, "Accept: application/json\r\n").await;
+        assert_eq!(answer.status(), 503, "{path}: {answer:?}");
+        checked.check(path, "get", &answer);
+    }
+    drop(readers);
+    assert!(server.ended().await.success());
+}
+
+fn is_of_one_stream(path: &str) -> bool {
+    path.starts_with("/v2/") && path != LIST
 }
 
 /// Who reads Server-Sent Events gets a stream that waits, asks for patience, and ends.

@@ -148,13 +148,6 @@ async fn what_is_held_is_out_before_a_stop_ends_the_process() {
     assert!(server.ended().await.success());
 }
 
-/// Kilobytes in memory.
-fn resident_kb(server: &Server) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[tokio::test]
 async fn a_held_refusal_costs_no_buffer_of_the_server() {
     /// An actix connection with a handler that waits would cost 8 to 11, and a thread more.
@@ -165,7 +158,7 @@ async fn a_held_refusal_costs_no_buffer_of_the_server() {
     for number in 1..=CLIENTS {
         offenders.push(Offender::new(&server, [127, 2, 1, number]).await);
     }
-    let before = resident_kb(&server);
+    let before = server.resident_kb();
     let mut held = Vec::new();
     for offender in &offenders {
         for _ in 0..HELD_PER_CLIENT_MAX {
@@ -173,7 +166,7 @@ async fn a_held_refusal_costs_no_buffer_of_the_server() {
         }
     }
     until_held(&server, held.len()).await;
-    let each = resident_kb(&server).saturating_sub(before) as f64 / held.len() as f64;
+    let each = server.resident_kb().saturating_sub(before) as f64 / held.len() as f64;
     println!("{each:.1} KiB for each of {} held refusals", held.len());
     assert!(each < KB_EACH_MAX as f64, "{each} KiB");
 }

@@ -128,7 +128,10 @@ async fn rule_8_every_event_carries_an_id_and_no_block_has_an_id_or_a_retry_alon
     // The place moves over a canary that is not shown: silence is all that may be seen of it.
     let mut canary = event_at("test.event", 0, 0);
     canary["meta"]["domain"] = "canary".into();
+    let mut shown = server.stream(&format!("{TARGET}?canary=true"), "").await;
     server.put(&canary).await;
+    // The rings have it, and not the log alone.
+    shown.event().await;
     let (_, mut measured) = open(&server, &format!("{TARGET}?since=2099-01-01"), PYWIKIBOT).await;
     let told = format!("id: [{{\"topic\":\"test.event\",\"partition\":0,\"offset\":1,\"timestamp\":{DAWN_MS}}}]\n\n");
     let opening = text([measured.chunk().await, measured.chunk().await].concat());

@@ -134,6 +134,13 @@ impl Server {
         self.process.id()
     }
 
+    /// Kilobytes that it has in memory.
+    pub fn resident_kb(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// The folder of the SQLite log.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -395,6 +395,13 @@ async fn what_is_no_stream_is_said_and_is_the_end() {
     assert!(said(&output).contains("no event stream but 'text/html'"), "{}", said(&output));
     let address = free_address();
     let tail = Tail::start(address, "a", &[]);
+    let hostile = r#"{"detail":"\u001b[31mno\r\n"}"#;
+    let length = hostile.len();
+    scripted(address, vec![format!("HTTP/1.1 404 No\r\nContent-Length: {length}\r\n\r\n{hostile}")]).await;
+    let (output, _) = tail.ended().await;
+    assert!(said(&output).contains("404 Not Found: ␛[31mno␍␊"), "{:?}", said(&output));
+    let address = free_address();
+    let tail = Tail::start(address, "a", &[]);
     let packed = STREAM.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n");
     scripted(address, vec![packed]).await;
     let (output, _) = tail.ended().await;
