@@ -2,7 +2,7 @@
 //!
 //! - this page: every route, and the server
 //! - `conn` accept stages; `quiet` ends those on which nothing moves
-//! - `handover` the socket leaves actix; `reader` a reader's loop on it; `sse` its bytes
+//! - `handover` the socket leaves actix; `reader` a reader's loop on it; `head` and `sse` its bytes
 //! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
 //!   those that look like a stream
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
@@ -24,6 +24,7 @@ mod doc;
 mod error;
 mod events;
 mod handover;
+mod head;
 mod held;
 mod info;
 mod openapi;

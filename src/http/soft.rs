@@ -12,7 +12,7 @@ use super::error::COME_BACK_SECONDS;
 use super::handover::{Handover, HandoverBody};
 use super::held;
 use super::sse::{Framing, Wire};
-use super::{stream, wishes};
+use super::{head, wishes};
 use crate::metrics as names;
 use crate::model::Format;
 
@@ -24,12 +24,12 @@ pub(super) fn suits(request: &HttpRequest) -> bool {
 /// Takes no reader and no buffers. Where no more can be held it ends at once.
 pub(super) fn refuse(request: &HttpRequest, services: &Services) -> HttpResponse {
     metrics::counter!(names::REFUSALS, "status" => "200").increment(1);
-    let framing = stream::framing(request);
+    let framing = head::framing(request);
     let wire = Wire { format: Format::Sse, framing };
     let retry_ms = fastrand::u64(COME_BACK_SECONDS.start() * 1_000..=COME_BACK_SECONDS.end() * 1_000);
     let held = services.patience.hold(services.client_prefixes.key_of(request));
     let (Some(to), Some(held)) = (request.conn_data::<Handover>(), held) else {
-        let mut answer = stream::ok(request);
+        let mut answer = head::ok(request);
         answer.force_close();
         let bare = Wire { framing: Framing::Raw, ..wire };
         return answer.body([bare.opening(), bare.farewell(retry_ms)].concat());
@@ -44,5 +44,5 @@ pub(super) fn refuse(request: &HttpRequest, services: &Services) -> HttpResponse
         };
         drop(actix_rt::spawn(said));
     };
-    stream::framed(stream::ok(request).body(HandoverBody::new(to.clone(), then)), framing)
+    head::framed(head::ok(request).body(HandoverBody::new(to.clone(), then)), framing)
 }

@@ -3,20 +3,21 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, None as NoBody};
-use actix_web::http::{ConnectionType, Method, Version, header};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::body::None as NoBody;
+use actix_web::http::{Method, header};
+use actix_web::{HttpRequest, HttpResponse, web};
 use percent_encoding::percent_decode_str;
 
 use super::Services;
 use super::cors;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
+use super::head::{framed, framing, ok};
 use super::held;
 use super::panics;
 use super::reader::{self, Manners};
 use super::resume;
-use super::sse::{Framing, Wire};
+use super::sse::Wire;
 use super::wishes::{self, Wishes};
 use crate::hub::{Who, Worker};
 use crate::model::{StreamSet, parse_stream_names};
@@ -25,8 +26,7 @@ use crate::model::{StreamSet, parse_stream_names};
 /// a 5xx ends a browser's EventSource for good.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
 
-/// What the request may tell the proxy in front, and what it is about the bytes that follow.
-const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
+/// What was asked and what is given, where they differ.
 const SLUICE_NOTICE: &str = "sluice-notice";
 
 /// Every request for streams, whatever its method.
@@ -90,28 +90,6 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         actix_rt::spawn(reader::run(io, subscription, notice.as_deref(), &worker, manners));
     });
     Ok(framed(answer.body(body), framing))
-}
-
-pub(super) fn framing(request: &HttpRequest) -> Framing {
-    if request.version() < Version::HTTP_11 { Framing::Raw } else { Framing::Chunked }
-}
-
-/// The head says how the reader will delimit the body. actix would announce chunks to HTTP/1.0 too.
-pub(super) fn framed(mut answer: HttpResponse<BoxBody>, framing: Framing) -> HttpResponse<BoxBody> {
-    if framing == Framing::Raw {
-        answer.head_mut().no_chunking(true);
-        answer.head_mut().set_connection_type(ConnectionType::Close);
-    }
-    answer
-}
-
-pub(super) fn ok(request: &HttpRequest) -> HttpResponseBuilder {
-    let mut answer = HttpResponse::Ok();
-    answer.content_type(wishes::content_type(request.headers()));
-    answer.insert_header((header::CACHE_CONTROL, "no-cache"));
-    answer.insert_header((header::VARY, "Accept"));
-    answer.insert_header((X_ACCEL_BUFFERING, "no"));
-    answer
 }
 
 /// The raw path is decoded here, once, so that `a%2Cb` is a list of two.
