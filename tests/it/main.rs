@@ -8,7 +8,7 @@
 //!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
-//!   from, `edge` what HTTP promises around an answer, `openapi` what the service says of itself, `process` start and
+//!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
 //!   stop, `produce` and `tail` the commands that are clients,
 //!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
 
@@ -25,6 +25,7 @@ mod canary;
 mod catalog;
 mod codings;
 mod crash;
+mod documented;
 mod edge;
 mod engine;
 mod handover;
