@@ -22,6 +22,7 @@ use crate::http::{self, Half, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
+use crate::limits::{DenyError, Descriptors, Limits};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
@@ -56,6 +57,10 @@ pub enum StartError {
     Kafka(#[from] kafka::OpenError),
     #[error("cannot listen on {address}: {cause}; stop what holds it, or name another address with {flag}")]
     Listen { address: String, flag: &'static str, cause: io::Error },
+    #[error(transparent)]
+    Deny(#[from] DenyError),
+    #[error("limits.{0}: {1}")]
+    Limits(&'static str, String),
     #[error("the catalogue has too many streams: {0}")]
     Streams(#[from] SubscribeError),
     #[error("the metrics cannot be set up: {0}")]
@@ -69,7 +74,15 @@ impl StartError {
     pub fn is_config(&self) -> bool {
         let catalog_is_away = matches!(self, Self::Catalog(catalog::OpenError::Away { .. }));
         !catalog_is_away
-            && matches!(self, Self::Catalog(_) | Self::Schemas(_) | Self::Kafka(_) | Self::Streams(_) | Self::Auth(_))
+            && matches!(
+                self,
+                Self::Catalog(_)
+                    | Self::Schemas(_)
+                    | Self::Kafka(_)
+                    | Self::Streams(_)
+                    | Self::Auth(_)
+                    | Self::Limits(..)
+            )
     }
 }
 
@@ -103,6 +116,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let schemas = Arc::new(schemas);
+    let limits = limits(config)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let guard = guard(&config.intake, address)?;
@@ -125,7 +139,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     }
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone()));
-    let patience = Patience::new(shutdown.watcher());
+    let patience = Patience::new(shutdown.watcher(), limits.descriptors().held);
     let services = Services {
         hub: hub.clone(),
         intake: intake.clone(),
@@ -133,7 +147,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         schemas,
         engine: engine.clone(),
         guard,
-        client_prefixes: config.limits,
+        limits,
         patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
@@ -256,6 +270,22 @@ fn open_log(
         engine.clone(),
     )?;
     Ok(Arc::new(log))
+}
+
+/// With as many descriptors as the process may have: a limit of 1,024, which many systems start with, is a few hundred
+/// readers.
+fn limits(config: &Config) -> Result<Limits, StartError> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut may = getrlimit(Resource::Nofile);
+    may.current = may.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, may) {
+        tracing::warn!(%error, "the limit of open files (ulimit -n) stays where it is");
+    }
+    let descriptors = Descriptors::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    if let Some((key, fault)) = config.limits.faults(Some(descriptors)).into_iter().next() {
+        return Err(StartError::Limits(key, fault));
+    }
+    Ok(Limits::open(config.limits.clone(), descriptors, &config.data_dir)?)
 }
 
 /// Says so where nobody can post, or everybody who comes by: the first is a surprise to some, the second to others.

@@ -6,6 +6,7 @@ pub mod model;
 pub mod shutdown;
 
 pub mod catalog;
+pub mod limits;
 pub mod log;
 pub mod schema;
 

@@ -19,6 +19,7 @@ pub const PANICS: &str = "sluice_panics_total";
 pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
+pub const LIMITED: &str = "sluice_limited_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
@@ -55,6 +56,11 @@ pub fn describe() {
         REFUSALS_HELD,
         Unit::Count,
         "Refusals whose last byte waits now, so that the client does not come back at once"
+    );
+    counter!(
+        LIMITED,
+        Unit::Count,
+        "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
     );
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");

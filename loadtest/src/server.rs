@@ -31,6 +31,12 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
         command.args(config.iter().flat_map(|config| [Path::new("--config"), config]));
+        if config.is_none() {
+            // All that it plays comes from one address.
+            for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
+                command.env(format!("SLUICE__LIMITS__{limit}"), "0");
+            }
+        }
         command.args(kafka.iter().flat_map(|kafka| ["--kafka", kafka]));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(folder.join("log")).map_err(failed)?);

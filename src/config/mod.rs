@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::log::{kafka, sqlite};
 use crate::model::units;
-use crate::{catalog, http, hub, intake, schema};
+use crate::{catalog, http, hub, intake, limits, schema};
 
 pub use self::loader::{ConfigError, Loader};
 
@@ -35,7 +35,7 @@ pub struct Config {
     pub log: LogOptions,
     pub hub: hub::Options,
     pub intake: intake::Options,
-    pub limits: http::ClientPrefixes,
+    pub limits: limits::Options,
     pub stop: Stop,
 }
 
@@ -50,7 +50,7 @@ impl Default for Config {
             log: LogOptions::default(),
             hub: hub::Options::default(),
             intake: intake::Options::default(),
-            limits: http::ClientPrefixes::default(),
+            limits: limits::Options::default(),
             stop: Stop::default(),
         }
     }

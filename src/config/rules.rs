@@ -47,10 +47,9 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
     check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
-    check("limits.ipv4_prefix", limits.ipv4_prefix <= 32, "more than 32 bits");
-    check("limits.ipv6_prefix", limits.ipv6_prefix <= 128, "more than 128 bits");
     let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
     faults.extend(intake::auth::faults(intake));
+    faults.extend(limits.faults(None).into_iter().map(|(key, fault)| (format!("limits.{key}"), fault)));
     faults.extend(of_kafka.map(|fault| (format!("log.kafka.properties.{}", fault.key), fault.why)));
     faults
 }

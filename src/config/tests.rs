@@ -235,6 +235,7 @@ fn the_sample_file_shows_every_key_and_its_default() {
         "intake.jwt.jwks_file",
         "intake.jwt.key_file",
         "intake.topic_prefix",
+        "limits.streams_total",
         "log.kafka.group_id",
         "log.kafka.properties.security.protocol",
     ];

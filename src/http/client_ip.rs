@@ -3,32 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use actix_web::HttpRequest;
-use serde::Deserialize;
 
-use crate::model::ClientKey;
+use crate::limits::{Asker, Limits};
 
-/// The part of the section `limits` that says who counts as one client.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClientPrefixes {
-    /// Leading bits of an IPv4 address by which clients are told apart.
-    pub ipv4_prefix: u8,
-    /// Leading bits of an IPv6 address by which clients are told apart.
-    pub ipv6_prefix: u8,
-}
-
-impl Default for ClientPrefixes {
-    fn default() -> Self {
-        Self { ipv4_prefix: 32, ipv6_prefix: 64 }
-    }
-}
-
-impl ClientPrefixes {
-    /// The key of the peer. Headers change nothing until there are trusted proxies.
-    pub(super) fn key_of(self, request: &HttpRequest) -> ClientKey {
-        let address = request.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-        ClientKey::of(address, self.ipv4_prefix, self.ipv6_prefix)
-    }
+/// Who asks. Headers change nothing until trusted proxies are looked for.
+pub(super) fn asker(request: &HttpRequest, limits: &Limits) -> Asker {
+    let address = request.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
+    limits.asker(address, None)
 }
 
 /// Whom a producer's events come from, as EventGate has it: what a proxy says, or whoever poses as one, and else the

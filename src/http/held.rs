@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Services;
+use super::client_ip;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
 use super::options::Half;
@@ -44,8 +45,8 @@ pub(super) fn answer(request: &HttpRequest, services: &Services, refusal: &Refus
     answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     answer.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
     metrics::counter!(names::REFUSALS, "status" => answer.status().as_str().to_owned()).increment(1);
-    let client = services.client_prefixes.key_of(request);
-    if *request.method() != Method::GET || !services.patience.is_tried_by(client) {
+    let client = client_ip::asker(request, &services.limits).key;
+    if *request.method() != Method::GET || !services.patience.is_tried_by(&client) {
         return answer;
     }
     // Held or not, a repeat offender needs a new connection for its next request.
@@ -53,7 +54,7 @@ pub(super) fn answer(request: &HttpRequest, services: &Services, refusal: &Refus
     if services.patience.is_stopping() {
         return answer;
     }
-    match (request.conn_data::<Handover>(), services.patience.hold(client)) {
+    match (request.conn_data::<Handover>(), services.patience.hold(&client)) {
         (Some(to), Some(held)) => kept(answer, to.clone(), held),
         _ => answer,
     }
@@ -152,7 +153,7 @@ mod tests {
         let (io, _) = listener.accept().await.expect("a connection");
         let shutdown = Shutdown::default();
         let address = std::net::IpAddr::from([127, 0, 0, 1]);
-        let held = Patience::new(shutdown.watcher()).hold(ClientKey::of(address, 32, 64)).expect("a place");
+        let held = Patience::new(shutdown.watcher(), 1).hold(&ClientKey::of(address, 32, 64)).expect("a place");
         let began = Instant::now();
         let task = tokio::task::spawn_local(run(io, ANSWER.to_vec(), held, HOLD));
         tokio::task::yield_now().await;

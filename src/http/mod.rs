@@ -61,10 +61,10 @@ use crate::catalog::Live;
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::intake::auth::Guard;
+use crate::limits::Limits;
 use crate::schema::Schemas;
 
 pub use self::admin::{Render, serve as serve_admin};
-pub use self::client_ip::ClientPrefixes;
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
 
@@ -79,7 +79,7 @@ pub struct Services {
     pub engine: Handle,
     /// Who may post.
     pub guard: Guard,
-    pub client_prefixes: ClientPrefixes,
+    pub limits: Limits,
     /// With readers who keep being refused.
     pub patience: Patience,
     /// Time over which open streams end at a stop.

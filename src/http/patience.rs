@@ -6,17 +6,13 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use governor::clock::{Clock, DefaultClock, Reference};
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
-use parking_lot::Mutex;
+use governor::Quota;
+use governor::clock::DefaultClock;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{Concurrency, Keyed, Place};
 use crate::metrics as names;
 use crate::model::ClientKey;
 use crate::shutdown::{Stage, Stop};
@@ -25,14 +21,9 @@ use crate::shutdown::{Stage, Stop};
 const BURST: NonZeroU32 = NonZeroU32::new(10).expect("more than none");
 /// It is forgiven one of them this often.
 const FORGIVEN_EVERY: Duration = Duration::from_secs(10);
-/// Clients whose refusals are remembered. Beyond it nobody new is: all of them are held, for so many at once are a storm.
-const CLIENTS_MAX: usize = 65_536;
-/// How often those who are forgiven altogether are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// Answers that are held at once on the host. Beyond it they go out at once, and end their connections.
-const HELD_MAX: usize = 4_096;
-/// The same for one client.
+/// Answers of one client that are held at once. Beyond it, and beyond what the host can hold, they go out at once, and end
+/// their connections.
 const HELD_PER_CLIENT_MAX: usize = 64;
 
 /// The host's patience. Cheap to clone.
@@ -40,27 +31,25 @@ const HELD_PER_CLIENT_MAX: usize = 64;
 pub struct Patience(Arc<Shared>);
 
 struct Shared {
-    offenders: Offenders<DefaultClock>,
-    held: AtomicUsize,
-    held_of: DashMap<ClientKey, usize>,
+    /// Who is remembered no more because there are so many counts as one of them: so many at once are a storm.
+    offenders: Keyed,
+    held: Concurrency,
+    held_max: usize,
     stop: Stop,
     hurry: CancellationToken,
 }
 
 impl Patience {
-    pub fn new(stop: Stop) -> Self {
-        Self(Arc::new(Shared {
-            offenders: Offenders::new(DefaultClock::default()),
-            held: AtomicUsize::new(0),
-            held_of: DashMap::new(),
-            stop,
-            hurry: CancellationToken::new(),
-        }))
+    /// `held_max`: answers that may be held at once on the host.
+    pub fn new(stop: Stop, held_max: usize) -> Self {
+        let offenders = Keyed::new(forgiveness(), DefaultClock::default());
+        let hurry = CancellationToken::new();
+        Self(Arc::new(Shared { offenders, held: Concurrency::default(), held_max, stop, hurry }))
     }
 
     /// Answers that have not gone out yet: a stop waits for them.
     pub fn held(&self) -> usize {
-        self.0.held.load(Ordering::Acquire)
+        self.0.held.in_use()
     }
 
     /// From now on nothing is held any more: the streams have ended, and the process is about to.
@@ -74,31 +63,26 @@ impl Patience {
     }
 
     /// One more refusal: whether this client has had too many.
-    pub(super) fn is_tried_by(&self, client: ClientKey) -> bool {
-        self.0.offenders.is_one_more_too_many(client)
+    pub(super) fn is_tried_by(&self, client: &ClientKey) -> bool {
+        self.0.offenders.spend(client, NonZeroU32::MIN).is_err()
     }
 
     /// A place among the held; none where all are taken, or where nothing is held any more.
-    pub(super) fn hold(&self, client: ClientKey) -> Option<Held> {
+    pub(super) fn hold(&self, client: &ClientKey) -> Option<Held> {
         let shared = &self.0;
-        if shared.hurry.is_cancelled() {
+        if shared.hurry.is_cancelled() || shared.held_max == 0 {
             return None;
         }
-        let one_more = |held: usize| (held < HELD_MAX).then_some(held + 1);
-        shared.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        *shared.held_of.entry(client).or_default() += 1;
+        let place = shared.held.enter(client, HELD_PER_CLIENT_MAX, shared.held_max).ok()?;
         metrics::gauge!(names::REFUSALS_HELD).increment(1);
-        // Made before the client's own limit is looked at: dropped, it gives back what was taken so far.
-        let held = Held { patience: self.clone(), client };
-        let of_client = shared.held_of.get(&client).map_or(0, |held| *held);
-        (of_client <= HELD_PER_CLIENT_MAX).then_some(held)
+        Some(Held { patience: self.clone(), _place: place })
     }
 }
 
 /// A place among the held answers. Given back when dropped.
 pub(super) struct Held {
     patience: Patience,
-    client: ClientKey,
+    _place: Place,
 }
 
 impl Held {
@@ -114,48 +98,12 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let shared = &self.patience.0;
-        if let dashmap::Entry::Occupied(mut held) = shared.held_of.entry(self.client) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
         metrics::gauge!(names::REFUSALS_HELD).decrement(1);
-        shared.held.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Who was refused lately, and how often.
-struct Offenders<C: Clock> {
-    clock: C,
-    refusals: RateLimiter<ClientKey, DashMapStateStore<ClientKey>, C, NoOpMiddleware<C::Instant>>,
-    swept: Mutex<C::Instant>,
-}
-
-impl<C: Clock + Clone> Offenders<C> {
-    fn new(clock: C) -> Self {
-        let quota = Quota::with_period(FORGIVEN_EVERY).expect("longer than nothing").allow_burst(BURST);
-        let swept = Mutex::new(clock.now());
-        Self { refusals: RateLimiter::dashmap_with_clock(quota, clock.clone()), clock, swept }
-    }
-
-    fn is_one_more_too_many(&self, client: ClientKey) -> bool {
-        self.sweep();
-        self.refusals.len() >= CLIENTS_MAX || self.refusals.check_key(&client).is_err()
-    }
-
-    /// At a refusal and not by a timer: where nobody is refused there is nothing to forget.
-    fn sweep(&self) {
-        let now = self.clock.now();
-        // Whoever does not get the lock leaves it to the one who has it.
-        if let Some(mut swept) = self.swept.try_lock()
-            && now.duration_since(*swept) >= SWEEP_EVERY.into()
-        {
-            *swept = now;
-            self.refusals.retain_recent();
-        }
-    }
+fn forgiveness() -> Quota {
+    Quota::with_period(FORGIVEN_EVERY).expect("longer than nothing").allow_burst(BURST)
 }
 
 #[cfg(test)]
@@ -172,17 +120,19 @@ mod tests {
         ClientKey::of(Ipv4Addr::from_bits(number).into(), 32, 64)
     }
 
+    const HELD_MAX: usize = 4_096;
+
     fn patience() -> (Patience, Shutdown) {
         let shutdown = Shutdown::default();
-        (Patience::new(shutdown.watcher()), shutdown)
+        (Patience::new(shutdown.watcher(), HELD_MAX), shutdown)
     }
 
     #[test]
     fn ten_refusals_are_free_then_one_every_ten_seconds_and_each_client_has_its_own() {
         let clock = FakeRelativeClock::default();
-        let offenders = Offenders::new(clock.clone());
+        let offenders = Keyed::new(forgiveness(), clock.clone());
         let tries = |times: usize, number| {
-            (0..times).map(|_| offenders.is_one_more_too_many(client(number))).collect::<Vec<_>>()
+            (0..times).map(|_| offenders.spend(&client(number), NonZeroU32::MIN).is_err()).collect::<Vec<_>>()
         };
         assert_eq!(tries(12, 1), [[false; 10].as_slice(), &[true; 2]].concat());
         assert_eq!(tries(1, 2), [false]);
@@ -193,46 +143,33 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_forgiven_are_forgotten_and_beyond_the_limit_everybody_is_held() {
-        let clock = FakeRelativeClock::default();
-        let offenders = Offenders::new(clock.clone());
-        let limit = u32::try_from(CLIENTS_MAX).expect("a small number");
-        assert!((0..limit).all(|number| !offenders.is_one_more_too_many(client(number))));
-        assert!(offenders.is_one_more_too_many(client(limit)));
-        assert_eq!(offenders.refusals.len(), CLIENTS_MAX);
-        clock.advance(2 * FORGIVEN_EVERY);
-        assert!(!offenders.is_one_more_too_many(client(limit)));
-        assert_eq!(offenders.refusals.len(), 1);
-    }
-
-    #[test]
     fn places_are_bounded_for_one_client_and_for_all_and_given_back() {
         let (patience, _shutdown) = patience();
-        let mut held: Vec<Held> = std::iter::from_fn(|| patience.hold(client(1))).take(HELD_MAX).collect();
+        let mut held: Vec<Held> = std::iter::from_fn(|| patience.hold(&client(1))).take(HELD_MAX).collect();
         assert_eq!((held.len(), patience.held()), (HELD_PER_CLIENT_MAX, HELD_PER_CLIENT_MAX));
-        held.extend((2..).map_while(|number| patience.hold(client(number))).take(HELD_MAX));
+        held.extend((2..).map_while(|number| patience.hold(&client(number))).take(HELD_MAX));
         assert_eq!((held.len(), patience.held()), (HELD_MAX, HELD_MAX));
         held.truncate(1);
-        assert_eq!((patience.held(), patience.0.held_of.len()), (1, 1));
+        assert_eq!(patience.held(), 1);
         held.clear();
-        assert_eq!((patience.held(), patience.0.held_of.len()), (0, 0));
-        assert!(patience.hold(client(1)).is_some());
+        assert_eq!(patience.held(), 0);
+        assert!(patience.hold(&client(1)).is_some());
     }
 
     #[tokio::test]
     async fn a_stop_lets_go_what_was_held_before_it_and_the_last_stream_what_came_after() {
         let (patience, shutdown) = patience();
         let mut context = Context::from_waker(Waker::noop());
-        let before = patience.hold(client(1)).expect("a place");
+        let before = patience.hold(&client(1)).expect("a place");
         let mut waits = Box::pin(before.let_go());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         shutdown.advance(Stage::EndStreams);
         waits.await;
-        let after = patience.hold(client(1)).expect("a place");
+        let after = patience.hold(&client(1)).expect("a place");
         let mut waits = Box::pin(after.let_go());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         patience.hurry();
         waits.await;
-        assert!(patience.hold(client(1)).is_none());
+        assert!(patience.hold(&client(1)).is_none());
     }
 }

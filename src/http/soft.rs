@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Services;
+use super::client_ip;
 use super::error::COME_BACK_SECONDS;
 use super::handover::{Handover, HandoverBody};
 use super::held;
@@ -27,7 +28,7 @@ pub(super) fn refuse(request: &HttpRequest, services: &Services) -> HttpResponse
     let framing = head::framing(request);
     let wire = Wire { format: Format::Sse, framing };
     let retry_ms = fastrand::u64(COME_BACK_SECONDS.start() * 1_000..=COME_BACK_SECONDS.end() * 1_000);
-    let held = services.patience.hold(services.client_prefixes.key_of(request));
+    let held = services.patience.hold(&client_ip::asker(request, &services.limits).key);
     let (Some(to), Some(held)) = (request.conn_data::<Handover>(), held) else {
         let mut answer = head::ok(request);
         answer.force_close();

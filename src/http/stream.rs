@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use percent_encoding::percent_decode_str;
 
 use super::Services;
+use super::client_ip;
 use super::cors;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
@@ -71,7 +72,8 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         return Err(Refusal::Stopping);
     }
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let who = Who { client: services.client_prefixes.key_of(request), user_agent: user_agent.map(Into::into) };
+    let asker = client_ip::asker(request, &services.limits);
+    let who = Who { asker, user_agent: user_agent.map(Into::into), place: None };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
     let notice = subscription.settle(SETTLE_AT_MOST).await?;
 

@@ -49,8 +49,9 @@ use self::channels::Channels;
 use self::following::Following;
 use self::place::{ResolveError, Resolved};
 use self::wake::Bell;
+use crate::limits::{Asker, Place};
 use crate::log::{Log, ReadError};
-use crate::model::{ClientId, ClientKey, StreamSet, Timestamp, Topic};
+use crate::model::{ClientId, StreamSet, Timestamp, Topic};
 use crate::shutdown::Stop;
 
 pub use self::delivery::Delivery;
@@ -73,10 +74,12 @@ pub enum From {
 }
 
 /// Who reads, for the registry.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Who {
-    pub client: ClientKey,
+    pub asker: Asker,
     pub user_agent: Option<Box<str>>,
+    /// Given back when the reader has left, however it does.
+    pub place: Option<Place>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use super::Who;
+use crate::limits::{Asker, Place};
 use crate::metrics as names;
-use crate::model::{ClientKey, StreamSet, Timestamp};
+use crate::model::{StreamSet, Timestamp};
 
 /// Longest user agent that is remembered, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 200;
@@ -16,7 +17,7 @@ const USER_AGENT_BYTES_MAX: usize = 200;
 #[derive(Debug)]
 pub struct Reader {
     pub id: u64,
-    pub client: ClientKey,
+    pub asker: Asker,
     pub user_agent: Option<Box<str>>,
     pub set: StreamSet,
     pub since: Timestamp,
@@ -43,11 +44,11 @@ impl Registry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let user_agent = who.user_agent.map(|text| text.chars().take(USER_AGENT_BYTES_MAX).collect());
         let since = Timestamp::now();
-        let (client, sent_bytes, registry) = (who.client, AtomicU64::new(0), self.clone());
-        let reader = Arc::new(Reader { id, client, user_agent, set, since, sent_bytes, registry });
+        let (asker, sent_bytes, registry) = (who.asker, AtomicU64::new(0), self.clone());
+        let reader = Arc::new(Reader { id, asker, user_agent, set, since, sent_bytes, registry });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        Entry(reader)
+        Entry { reader, _place: who.place }
     }
 
     pub fn open(&self) -> usize {
@@ -61,17 +62,20 @@ impl Registry {
 
 /// A reader's entry. Given back when dropped, however the stream ended.
 #[derive(Debug)]
-pub(super) struct Entry(Arc<Reader>);
+pub(super) struct Entry {
+    reader: Arc<Reader>,
+    _place: Option<Place>,
+}
 
 impl Entry {
     pub(super) fn sent(&self, bytes: u64) {
-        self.0.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.reader.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.registry.readers.remove(&self.0.id);
+        self.reader.registry.readers.remove(&self.reader.id);
         metrics::gauge!(names::STREAMS_OPEN).decrement(1);
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{From, Hub, Options, Subscription, Who, Worker};
+use crate::limits::Asker;
 use crate::log::{AppendError, Appended, Block, Log, Opened, PartitionEnds, ReadError, Tail, TailBatch};
 use crate::model::{ClientKey, NewRecord, Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
 use crate::shutdown::Shutdown;
@@ -168,7 +169,7 @@ pub(crate) fn two_topics() -> (Vec<Topic>, StreamSet) {
 
 pub(crate) fn who() -> Who {
     let address = std::net::IpAddr::from([127, 0, 0, 1]);
-    Who { client: ClientKey::of(address, 32, 64), user_agent: None }
+    Who { asker: Asker { address, key: ClientKey::of(address, 32, 64) }, user_agent: None, place: None }
 }
 
 pub(crate) type SharedLog = Arc<MemLog>;

@@ -243,10 +243,14 @@ fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
     command.stdin(Stdio::null()).spawn().expect("the server's binary runs")
 }
 
-/// The binary, with streams that end at once when it stops.
+/// The binary, with streams that end at once when it stops, and without the limits of one client: all that a test does
+/// comes from one address. (Tests of the limits set them.)
 pub fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
     command.env("SLUICE__STOP__DRAIN_SPREAD", "0s");
+    for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
+        command.env(format!("SLUICE__LIMITS__{limit}"), "0");
+    }
     command
 }
 

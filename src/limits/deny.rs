@@ -1,0 +1,200 @@
+//! The list of networks that get nothing, for a time or until somebody takes them off it. Kept over restarts.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::options::network;
+use crate::model::Timestamp;
+
+const FILE_NAME: &str = "deny.json";
+/// Networks on the list. No more are taken.
+const NETWORKS_MAX: usize = 10_000;
+const REASON_BYTES_MAX: usize = 500;
+/// A larger file is not one of ours.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// One network that gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    pub cidr: IpNet,
+    #[serde(default)]
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub since: i64,
+    /// `None`: until it is taken off the list.
+    pub until: Option<i64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DenyError {
+    #[error("{0}")]
+    Network(String),
+    #[error("the reason has more than {REASON_BYTES_MAX} bytes")]
+    Reason,
+    #[error("there are {NETWORKS_MAX} networks on the list already: deny a wider one instead")]
+    Full,
+    #[error("{} cannot be written ({cause}): nothing has changed", path.display())]
+    Write { path: PathBuf, cause: io::Error },
+    #[error("the deny list {} cannot be read ({cause}): mend it, or remove it and deny again", path.display())]
+    Read { path: PathBuf, cause: io::Error },
+}
+
+#[derive(Debug)]
+pub struct Deny {
+    /// `None`: not kept.
+    path: Option<PathBuf>,
+    list: ArcSwap<Vec<Denial>>,
+    changing: Mutex<()>,
+}
+
+impl Deny {
+    pub(super) fn forgetful() -> Self {
+        Self { path: None, list: ArcSwap::default(), changing: Mutex::default() }
+    }
+
+    /// The list that an earlier run has left. Blocks.
+    pub(super) fn open(folder: &Path) -> Result<Self, DenyError> {
+        let path = folder.join(FILE_NAME);
+        let list = read(&path).map_err(|cause| DenyError::Read { path: path.clone(), cause })?;
+        Ok(Self { path: Some(path), list: ArcSwap::from_pointee(list), changing: Mutex::default() })
+    }
+
+    /// Why this address gets nothing; the narrowest network counts.
+    pub fn denies(&self, address: IpAddr) -> Option<Denial> {
+        let list = self.list.load();
+        if list.is_empty() {
+            return None;
+        }
+        let (address, now) = (address.to_canonical(), Timestamp::now().0);
+        let theirs = list.iter().filter(|denial| denial.holds(now) && denial.cidr.contains(&address));
+        theirs.max_by_key(|denial| denial.cidr.prefix_len()).cloned()
+    }
+
+    /// Those that hold now.
+    pub fn list(&self) -> Vec<Denial> {
+        let now = Timestamp::now().0;
+        self.list.load().iter().filter(|denial| denial.holds(now)).cloned().collect()
+    }
+
+    /// Puts a network on the list, or puts another time and reason to one that is there. Blocks until it is on disk.
+    pub fn add(&self, cidr: &str, reason: &str, for_ms: Option<i64>) -> Result<Denial, DenyError> {
+        let cidr = network(cidr).map_err(DenyError::Network)?;
+        if reason.len() > REASON_BYTES_MAX {
+            return Err(DenyError::Reason);
+        }
+        let since = Timestamp::now().0;
+        let until = for_ms.map(|ms| since.saturating_add(ms));
+        let denial = Denial { cidr, reason: reason.to_owned(), since, until };
+        let _one_at_a_time = self.changing.lock();
+        let mut list = self.list();
+        list.retain(|other| other.cidr != cidr);
+        if list.len() >= NETWORKS_MAX {
+            return Err(DenyError::Full);
+        }
+        list.push(denial.clone());
+        self.keep(list)?;
+        Ok(denial)
+    }
+
+    /// Takes a network off the list; `None`: it was not on it. Blocks until that is on disk.
+    pub fn remove(&self, cidr: &str) -> Result<Option<Denial>, DenyError> {
+        let cidr = network(cidr).map_err(DenyError::Network)?;
+        let _one_at_a_time = self.changing.lock();
+        let mut list = self.list();
+        let Some(at) = list.iter().position(|denial| denial.cidr == cidr) else { return Ok(None) };
+        let denial = list.remove(at);
+        self.keep(list)?;
+        Ok(Some(denial))
+    }
+
+    /// On disk first: what holds now holds after a restart.
+    fn keep(&self, list: Vec<Denial>) -> Result<(), DenyError> {
+        if let Some(path) = &self.path {
+            write(path, &list).map_err(|cause| DenyError::Write { path: path.clone(), cause })?;
+        }
+        self.list.store(Arc::new(list));
+        Ok(())
+    }
+}
+
+impl Denial {
+    fn holds(&self, now: i64) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<Denial>> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Ok(found) if found.len() > FILE_BYTES_MAX => return Err(io::Error::other("it is too large to be one of ours")),
+        _ => {}
+    }
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Whole or not at all, also when the machine stops in between.
+fn write(path: &Path, list: &[Denial]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let next = path.with_extension("next");
+    let mut file = File::create(&next)?;
+    file.write_all(&serde_json::to_vec_pretty(list)?)?;
+    file.sync_all()?;
+    fs::rename(&next, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_network_is_denied_until_its_time_is_over_or_it_is_taken_off_and_over_restarts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deny = Deny::open(folder.path()).expect("a list");
+        assert_eq!(deny.denies(address("192.0.2.7")), None);
+        deny.add("192.0.2.7/24", "flood", None).expect("denied");
+        deny.add("192.0.2.7", "worse", None).expect("denied");
+        deny.add("2001:db8::/32", "", Some(0)).expect("denied for no time at all");
+        let again = Deny::open(folder.path()).expect("a list");
+        for deny in [&deny, &again] {
+            assert_eq!(deny.denies(address("192.0.2.8")).expect("a denial").reason, "flood");
+            assert_eq!(deny.denies(address("::ffff:192.0.2.7")).expect("a denial").reason, "worse");
+            assert_eq!(deny.denies(address("198.51.100.1")), None);
+            assert_eq!(deny.denies(address("2001:db8::1")), None);
+            assert_eq!(deny.list().len(), 2);
+        }
+        assert!(again.remove("192.0.2.0/24").expect("written").is_some());
+        assert!(again.remove("192.0.2.0/24").expect("nothing to write").is_none());
+        assert_eq!(again.denies(address("192.0.2.8")), None);
+        assert!(matches!(again.add("nonsense", "", None), Err(DenyError::Network(_))));
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_said_and_not_taken_for_an_empty_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(FILE_NAME), "[{").expect("a file");
+        assert!(matches!(Deny::open(folder.path()), Err(DenyError::Read { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_does_not_hold() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deny = Deny::open(&folder.path().join("data")).expect("a list");
+        fs::write(folder.path().join("data"), "in the way").expect("a file");
+        assert!(matches!(deny.add("192.0.2.7", "", None), Err(DenyError::Write { .. })));
+        assert_eq!(deny.denies(address("192.0.2.7")), None);
+    }
+}

@@ -1,0 +1,327 @@
+//! Who may have how much, counted once for the whole host whatever the number of workers.
+//!
+//! - this page: [`Limits`], what the edge and the hub ask, and [`Exceeded`], the answer that is no
+//! - `options` the section of the configuration, which can change at run time; `rules` the same, looked up for one client
+//! - `concurrency` what is open at once, given back by drop
+//! - `rate` what comes per time
+//! - `turns` what waits instead of being refused: reads of the log
+//! - `pace` bytes out per time, which slow down and refuse nobody
+//! - `deny` the list of networks that get nothing, kept over restarts
+//! - `ledger` who did what in the last minutes, in bounded memory
+//!
+//! Does not know headers, actix, nor what is being limited.
+
+mod concurrency;
+mod deny;
+mod ledger;
+mod options;
+mod pace;
+mod rate;
+mod rules;
+mod turns;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use self::pace::Pace;
+use self::rate::Rates;
+use self::rules::{Quota, Rules};
+use crate::metrics as names;
+use crate::model::ClientKey;
+
+pub use self::concurrency::{Concurrency, Full, Place};
+pub use self::deny::{Denial, Deny, DenyError};
+pub use self::ledger::{Account, Did, Ledger, MINUTES, Minute};
+pub use self::options::{ClientIpHeader, Fault, Limit, Options, Override, Shadow};
+pub use self::rate::{Keyed, TooMany};
+pub use self::turns::{Turn, Turns};
+
+/// Streams beyond `streams_total` for who proves to be the probe: a full host can still say that it is full.
+const RESERVED_STREAMS: usize = 4;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Seconds' worth of bytes that may come at once: bodies are large.
+const BYTES_BURST: NonZeroU32 = NonZeroU32::new(10).expect("more than none");
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub address: IpAddr,
+    pub key: ClientKey,
+}
+
+/// A limit that has been reached: which, what it is, what is in use, and when to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    pub limit: Limit,
+    /// What the limit is, in its own unit.
+    pub most: u64,
+    pub in_use: Option<u64>,
+    /// Known of rates.
+    pub retry_after: Option<Duration>,
+    key: ClientKey,
+}
+
+/// The limits of the host. Cheap to clone.
+#[derive(Clone)]
+pub struct Limits(Arc<Shared>);
+
+struct Shared {
+    rules: ArcSwap<Rules>,
+    descriptors: Descriptors,
+    streams: Concurrency,
+    connections: Concurrency,
+    new_streams: Rates,
+    posts: Rates,
+    post_bytes: Rates,
+    turns: Turns,
+    pace: Pace,
+    deny: Deny,
+    ledger: Ledger,
+}
+
+/// How the descriptors of the process are shared out, so that none of the shares can take another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Streams, and what `streams_total` may be at most.
+    pub streams: usize,
+    /// Connections that are not streams: requests, and who has not asked yet.
+    pub connections: usize,
+    /// Answers that wait before they go out.
+    pub held: usize,
+}
+
+impl Descriptors {
+    /// Of so many in all. The rest is for the log, files, the operators, and what is being closed.
+    pub fn of(all: u64) -> Self {
+        let all = usize::try_from(all).unwrap_or(usize::MAX).min(16 << 20);
+        Self { streams: all / 2, connections: all / 4, held: (all / 16).min(4096) }
+    }
+}
+
+impl Limits {
+    /// Reads the deny list from `folder`.
+    pub fn open(options: Options, descriptors: Descriptors, folder: &Path) -> Result<Self, DenyError> {
+        Ok(Self::with(options, descriptors, Deny::open(folder)?))
+    }
+
+    fn with(options: Options, descriptors: Descriptors, deny: Deny) -> Self {
+        let turns = Turns::new(options.catchup_reads, options.catchup_reads_per_client);
+        let rules = Rules::new(options);
+        Self(Arc::new(Shared {
+            rules: ArcSwap::from_pointee(rules),
+            descriptors,
+            streams: Concurrency::default(),
+            connections: Concurrency::default(),
+            new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
+            posts: Rates::new(SECOND, NonZeroU32::MIN),
+            post_bytes: Rates::new(SECOND, BYTES_BURST),
+            turns,
+            pace: Pace::default(),
+            deny,
+            ledger: Ledger::default(),
+        }))
+    }
+
+    /// For tests and tools that need none.
+    pub fn none() -> Self {
+        Self::with(Options::unlimited(), Descriptors::of(1 << 20), Deny::forgetful())
+    }
+
+    pub fn options(&self) -> Arc<Options> {
+        self.0.rules.load().options.clone()
+    }
+
+    /// All of them at once, or none. What is open stays open.
+    pub fn set(&self, options: Options) -> Result<(), Vec<Fault>> {
+        let faults = options.faults(Some(self.0.descriptors));
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.0.turns.set(options.catchup_reads, options.catchup_reads_per_client);
+        self.0.rules.store(Arc::new(Rules::new(options)));
+        Ok(())
+    }
+
+    pub fn descriptors(&self) -> Descriptors {
+        self.0.descriptors
+    }
+
+    pub fn streams_total(&self) -> usize {
+        self.options().streams_total.unwrap_or(self.0.descriptors.streams)
+    }
+
+    pub fn streams_in_use(&self) -> usize {
+        self.0.streams.in_use()
+    }
+
+    pub fn deny(&self) -> &Deny {
+        &self.0.deny
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// Reads of the log for readers behind.
+    pub fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
+    /// Counted by its network, or by its token where it has shown one that is known.
+    pub fn asker(&self, address: IpAddr, token: Option<&Arc<str>>) -> Asker {
+        let options = &self.0.rules.load().options;
+        let address = address.to_canonical();
+        let by_network = || ClientKey::of(address, options.ipv4_prefix, options.ipv6_prefix);
+        Asker { address, key: token.map_or_else(by_network, ClientKey::token) }
+    }
+
+    /// Whether forwarding headers of this peer are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.0.rules.load().trusts(peer)
+    }
+
+    /// A connection that is no stream yet. Proxies that are trusted carry many clients, and are not counted as one.
+    pub fn connect(&self, peer: IpAddr) -> Result<Place, Exceeded> {
+        let asker = self.asker(peer, None);
+        let rules = self.0.rules.load();
+        let per_client = if rules.trusts(peer) { 0 } else { rules.options.connections_per_client };
+        let total = self.0.descriptors.connections;
+        self.take(
+            &self.0.connections,
+            &asker,
+            Limit::ConnectionsPerClient,
+            per_client,
+            (Limit::ConnectionsTotal, total),
+        )
+    }
+
+    /// A stream. `reserved`: it has proved to be the probe.
+    pub fn enter(&self, asker: &Asker, reserved: bool) -> Result<Place, Exceeded> {
+        let quota = self.quota(asker);
+        let total = self.streams_total();
+        if reserved {
+            let total = (Limit::StreamsTotal, total.saturating_add(RESERVED_STREAMS));
+            return self.take(&self.0.streams, asker, Limit::StreamsPerClient, 0, total);
+        }
+        let total = (Limit::StreamsTotal, total);
+        let place = self.take(&self.0.streams, asker, Limit::StreamsPerClient, quota.streams, total)?;
+        // Last, so that who is refused for another reason spends nothing.
+        self.spend(&self.0.new_streams, asker, Limit::NewStreams, quota.new_streams_per_minute, 1)?;
+        Ok(place)
+    }
+
+    /// One request to post.
+    pub fn post(&self, asker: &Asker) -> Result<(), Exceeded> {
+        self.spend(&self.0.posts, asker, Limit::Posts, self.quota(asker).posts_per_second, 1)
+    }
+
+    /// Bytes of it.
+    pub fn post_bytes(&self, asker: &Asker, bytes: u64) -> Result<(), Exceeded> {
+        let quota = self.quota(asker).post_bytes_per_second;
+        self.spend(&self.0.post_bytes, asker, Limit::PostBytes, quota, bytes)
+    }
+
+    /// How long a reader waits before it is sent more than these bytes.
+    pub fn pace(&self, asker: &Asker, bytes: u64) -> Option<Duration> {
+        let quota = self.quota(asker).bytes_out_per_second;
+        let wait = self.0.pace.wait(&asker.key, quota, bytes)?;
+        self.allow(Limit::BytesOut, &asker.key).then_some(wait)
+    }
+
+    fn quota(&self, asker: &Asker) -> Quota {
+        self.0.rules.load().quota(asker)
+    }
+
+    fn take(
+        &self,
+        what: &Concurrency,
+        asker: &Asker,
+        limit: Limit,
+        per_client: u32,
+        (limit_of_all, total): (Limit, usize),
+    ) -> Result<Place, Exceeded> {
+        let refused = |limit, most: usize, in_use: usize| Exceeded {
+            limit,
+            most: most as u64,
+            in_use: Some(in_use as u64),
+            retry_after: None,
+            key: asker.key.clone(),
+        };
+        let per_client = per_client as usize;
+        let place = match what.enter(&asker.key, per_client, total) {
+            // Not enforced: it gets in all the same, as long as the host has room.
+            Err(Full::OfClient(in_use)) if !self.allow(limit, &asker.key) => {
+                return Err(refused(limit, per_client, in_use));
+            }
+            Err(Full::OfClient(_)) => what.enter(&asker.key, 0, total),
+            entered => entered,
+        };
+        place.map_err(|_| {
+            self.count(limit_of_all, &asker.key, false);
+            refused(limit_of_all, total, what.in_use())
+        })
+    }
+
+    fn spend(&self, rates: &Rates, asker: &Asker, limit: Limit, quota: u32, cells: u64) -> Result<(), Exceeded> {
+        let Some(quota) = NonZeroU32::new(quota) else { return Ok(()) };
+        match rates.spend(&asker.key, quota, cells) {
+            Err(retry_after) if !self.allow(limit, &asker.key) => Err(Exceeded {
+                limit,
+                most: quota.get().into(),
+                in_use: None,
+                retry_after: Some(retry_after),
+                key: asker.key.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A limit has been reached: whether that is only to be counted.
+    fn allow(&self, limit: Limit, key: &ClientKey) -> bool {
+        let shadowed = self.0.rules.load().options.shadow.covers(limit);
+        self.count(limit, key, shadowed);
+        shadowed
+    }
+
+    fn count(&self, limit: Limit, key: &ClientKey, shadowed: bool) {
+        let mode = if shadowed { "shadow" } else { "enforced" };
+        metrics::counter!(names::LIMITED, "limit" => limit.as_str(), "mode" => mode).increment(1);
+        self.0.ledger.note(key, if shadowed { Did::WouldBeRefused } else { Did::Refused });
+    }
+}
+
+impl Exceeded {
+    /// What to do about it.
+    fn cure(&self) -> String {
+        match self.limit {
+            Limit::StreamsPerClient => {
+                "close one, or ask for several streams in one request (/v2/stream/a,b)".to_owned()
+            }
+            Limit::NewStreams => "keep the ones that are open; reconnect with growing waits".to_owned(),
+            Limit::Posts | Limit::PostBytes => "wait, and send more events in one request".to_owned(),
+            _ => "come back later".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (key, most, in_use) = (&self.key, self.most, self.in_use.unwrap_or_default());
+        match self.limit {
+            Limit::StreamsPerClient => write!(f, "{key} has {in_use} streams open, and may have {most}"),
+            Limit::StreamsTotal => write!(f, "all {most} streams of this server are in use"),
+            Limit::NewStreams => write!(f, "{key} has opened {most} streams within a minute, and may not open more"),
+            Limit::Posts => write!(f, "{key} has posted more than {most} requests in a second"),
+            Limit::PostBytes => write!(f, "{key} has posted more than {most} bytes a second"),
+            limit => write!(f, "{key} has reached {}, which is {most}", limit.as_str()),
+        }?;
+        write!(f, ": {}", self.cure())
+    }
+}

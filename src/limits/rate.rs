@@ -1,0 +1,176 @@
+//! What comes per time, of each client.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use parking_lot::{Mutex, RwLock};
+
+use crate::model::ClientKey;
+
+/// Clients that are remembered. Beyond it nobody new is.
+const CLIENTS_MAX: usize = 65_536;
+/// How often those are forgotten who have all of their quota again.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Quotas that are in use at once: that of everybody, and those of overrides. The oldest go first.
+const QUOTAS_MAX: usize = 64;
+
+/// One quota for each of many clients, in bounded memory.
+#[derive(Debug)]
+pub struct Keyed<C: Clock = DefaultClock> {
+    clock: C,
+    limiter: RateLimiter<ClientKey, DashMapStateStore<ClientKey>, C, NoOpMiddleware<C::Instant>>,
+    swept: Mutex<C::Instant>,
+}
+
+/// Why not now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooMany {
+    /// There is enough after this time.
+    Wait(Duration),
+    /// So many clients are remembered that this one is not.
+    Clients,
+}
+
+impl<C: Clock + Clone> Keyed<C> {
+    pub fn new(quota: Quota, clock: C) -> Self {
+        let swept = Mutex::new(clock.now());
+        Self { limiter: RateLimiter::dashmap_with_clock(quota, clock.clone()), clock, swept }
+    }
+
+    /// Takes so many of what the client has; more than a whole burst counts as one.
+    pub fn spend(&self, client: &ClientKey, cells: NonZeroU32) -> Result<(), TooMany> {
+        self.sweep();
+        if self.limiter.len() >= CLIENTS_MAX {
+            return Err(TooMany::Clients);
+        }
+        match self.limiter.check_key_n(client, cells) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(TooMany::Wait(not_until.wait_time_from(self.clock.now()))),
+            Err(burst) => NonZeroU32::new(burst.0).map_or(Ok(()), |burst| self.spend(client, burst)),
+        }
+    }
+
+    /// When somebody comes, and not by a timer: where nobody does there is nothing to forget.
+    fn sweep(&self) {
+        let now = self.clock.now();
+        // Whoever does not get the lock leaves it to the one who has it.
+        if let Some(mut swept) = self.swept.try_lock()
+            && now.duration_since(*swept) >= SWEEP_EVERY.into()
+        {
+            *swept = now;
+            self.limiter.retain_recent();
+        }
+    }
+}
+
+/// One kind of rate, with the quotas that clients have of it.
+#[derive(Debug)]
+pub(super) struct Rates {
+    per: Duration,
+    /// How many times a quota may come at once.
+    burst: NonZeroU32,
+    of_quota: RwLock<Vec<(NonZeroU32, Arc<Keyed>)>>,
+}
+
+impl Rates {
+    pub(super) fn new(per: Duration, burst: NonZeroU32) -> Self {
+        Self { per, burst, of_quota: RwLock::default() }
+    }
+
+    /// Takes so many of what this client may have. `Err`: when there is enough.
+    pub(super) fn spend(&self, client: &ClientKey, quota: NonZeroU32, cells: u64) -> Result<(), Duration> {
+        let Some(cells) = NonZeroU32::new(u32::try_from(cells).unwrap_or(u32::MAX)) else { return Ok(()) };
+        match self.of(quota).spend(client, cells) {
+            Err(TooMany::Wait(wait)) => Err(wait),
+            // So many clients at once are an attack, and nobody else's fault: the limits of the host hold.
+            Ok(()) | Err(TooMany::Clients) => Ok(()),
+        }
+    }
+
+    fn of(&self, quota: NonZeroU32) -> Arc<Keyed> {
+        let found = |rates: &[(NonZeroU32, Arc<Keyed>)]| {
+            rates.iter().find(|(of, _)| *of == quota).map(|(_, keyed)| keyed.clone())
+        };
+        if let Some(keyed) = found(&self.of_quota.read()) {
+            return keyed;
+        }
+        let mut rates = self.of_quota.write();
+        if let Some(keyed) = found(&rates) {
+            return keyed;
+        }
+        if rates.len() == QUOTAS_MAX {
+            rates.remove(0);
+        }
+        let every = (self.per / quota.get()).max(Duration::from_nanos(1));
+        let of = Quota::with_period(every).unwrap_or(Quota::per_second(quota));
+        let keyed = Arc::new(Keyed::new(of.allow_burst(quota.saturating_mul(self.burst)), DefaultClock::default()));
+        rates.push((quota, keyed.clone()));
+        keyed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn client(number: u32) -> ClientKey {
+        ClientKey::of(std::net::Ipv4Addr::from_bits(number).into(), 32, 64)
+    }
+
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+    #[test]
+    fn a_client_has_its_quota_at_once_and_then_as_time_brings_it() {
+        let clock = FakeRelativeClock::default();
+        let of = |number| NonZeroU32::new(number).expect("more than none");
+        let quota = Quota::with_period(Duration::from_millis(500)).expect("longer than nothing").allow_burst(of(120));
+        let keyed = Keyed::new(quota, clock.clone());
+        let opened = (0..200).filter(|_| keyed.spend(&client(1), ONE).is_ok()).count();
+        assert_eq!(opened, 120);
+        assert_eq!(keyed.spend(&client(1), ONE), Err(TooMany::Wait(Duration::from_millis(500))));
+        assert_eq!(keyed.spend(&client(2), ONE), Ok(()), "another has its own");
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(keyed.spend(&client(1), ONE), Ok(()));
+        assert!(keyed.spend(&client(1), ONE).is_err());
+    }
+
+    #[test]
+    fn what_is_larger_than_a_burst_costs_a_burst() {
+        let clock = FakeRelativeClock::default();
+        let burst = NonZeroU32::new(10).expect("more than none");
+        let keyed = Keyed::new(Quota::per_second(ONE).allow_burst(burst), clock.clone());
+        let large = NonZeroU32::new(1 << 30).expect("more than none");
+        assert_eq!(keyed.spend(&client(1), large), Ok(()));
+        assert_eq!(keyed.spend(&client(1), large), Err(TooMany::Wait(Duration::from_secs(10))));
+    }
+
+    #[test]
+    fn those_who_have_all_again_are_forgotten_and_beyond_the_limit_nobody_new_is_remembered() {
+        let clock = FakeRelativeClock::default();
+        let keyed = Keyed::new(Quota::per_second(ONE), clock.clone());
+        let limit = u32::try_from(CLIENTS_MAX).expect("a small number");
+        assert!((0..limit).all(|number| keyed.spend(&client(number), ONE).is_ok()));
+        assert_eq!(keyed.spend(&client(limit), ONE), Err(TooMany::Clients));
+        assert_eq!(keyed.limiter.len(), CLIENTS_MAX);
+        clock.advance(SWEEP_EVERY);
+        assert_eq!(keyed.spend(&client(limit), ONE), Ok(()));
+        assert_eq!(keyed.limiter.len(), 1);
+    }
+
+    #[test]
+    fn quotas_come_and_go_in_bounded_memory() {
+        let rates = Rates::new(Duration::from_secs(1), ONE);
+        for quota in 1..1_000 {
+            let quota = NonZeroU32::new(quota).expect("more than none");
+            assert!(rates.spend(&client(1), quota, 1).is_ok());
+        }
+        assert_eq!(rates.of_quota.read().len(), QUOTAS_MAX);
+    }
+}
