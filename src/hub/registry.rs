@@ -48,7 +48,7 @@ impl Registry {
         let reader = Arc::new(Reader { id, asker, user_agent, set, since, sent_bytes, registry });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        Entry { reader, _place: who.place }
+        Entry { reader, _place: who.place.map(Box::new) }
     }
 
     pub fn open(&self) -> usize {
@@ -64,7 +64,7 @@ impl Registry {
 #[derive(Debug)]
 pub(super) struct Entry {
     reader: Arc<Reader>,
-    _place: Option<Place>,
+    _place: Option<Box<Place>>,
 }
 
 impl Entry {
