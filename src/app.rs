@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
-use crate::http::{self, Half, Patience, Services};
+use crate::http::{self, Half, Patience, ProbeSecret, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -148,6 +148,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         engine: engine.clone(),
         guard,
         limits,
+        probe: ProbeSecret::random(),
         patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };

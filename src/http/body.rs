@@ -73,33 +73,43 @@ enum Coding {
 
 type Reader<'a> = Box<dyn AsyncBufRead + Unpin + 'a>;
 
-/// The whole body, decoded. It is refused before it is read where its headers say enough, and else as soon as it is over
-/// its limit, which counts what is sent and what comes out of it alike.
-pub(super) async fn take<S>(
-    headers: &HeaderMap,
-    payload: &mut S,
-    limits: Limits,
-    room: &Room,
-) -> Result<Bytes, BodyRefusal>
-where
-    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-{
+/// What the headers say of a body that may be read.
+#[derive(Debug)]
+pub(super) struct Expected {
+    codings: Vec<Coding>,
+    /// As it is sent, where that is told.
+    pub(super) bytes: Option<u64>,
+}
+
+/// A body is refused before it is read where its headers say enough.
+pub(super) fn expect(headers: &HeaderMap, bytes_max: u64) -> Result<Expected, BodyRefusal> {
     check_type(headers)?;
     let codings = codings(headers)?;
-    let bytes_max = limits.bytes;
-    if declared(headers).is_some_and(|declared| declared > bytes_max) {
+    let bytes = declared(headers);
+    if bytes.is_some_and(|declared| declared > bytes_max) {
         return Err(BodyRefusal::TooLarge(bytes_max));
     }
-    let nesting = Nesting::new(limits.depth);
-    let mut body = Body { bytes: BytesMut::new(), bytes_max, nesting, room, taken: None };
-    let reading = async {
-        match codings.as_slice() {
-            [] => body.read(payload).await,
-            codings => body.inflate(payload, codings).await,
-        }
-    };
-    timeout(limits.time, reading).await.map_err(|_| BodyRefusal::TooSlow(limits.time))??;
-    Ok(body.bytes.freeze())
+    Ok(Expected { codings, bytes })
+}
+
+impl Expected {
+    /// The whole body, decoded. It is refused as soon as it is over its limit, which counts what is sent and what comes out
+    /// of it alike.
+    pub(super) async fn take<S>(self, payload: &mut S, limits: Limits, room: &Room) -> Result<Bytes, BodyRefusal>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    {
+        let nesting = Nesting::new(limits.depth);
+        let mut body = Body { bytes: BytesMut::new(), bytes_max: limits.bytes, nesting, room, taken: None };
+        let reading = async {
+            match self.codings.as_slice() {
+                [] => body.read(payload).await,
+                codings => body.inflate(payload, codings).await,
+            }
+        };
+        timeout(limits.time, reading).await.map_err(|_| BodyRefusal::TooSlow(limits.time))??;
+        Ok(body.bytes.freeze())
+    }
 }
 
 /// Reads on in a body that was refused, where its length is known and small. Then the connection goes on; else it ends
@@ -314,6 +324,13 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+
+    async fn take<S>(headers: &HeaderMap, payload: &mut S, limits: Limits, room: &Room) -> Result<Bytes, BodyRefusal>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    {
+        expect(headers, limits.bytes)?.take(payload, limits, room).await
+    }
 
     const JSON: &[u8] = br#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"test test test"}"#;
     const LIMIT: u64 = 100_000;

@@ -18,6 +18,7 @@ use crate::catalog::UnknownStream;
 use crate::hub::SubscribeError;
 use crate::intake::auth::Denied;
 use crate::intake::{self, BodyError, Code, Fault, Mode};
+use crate::limits::{Exceeded, Limit};
 use crate::model::{IdError, NameError, SinceError};
 
 /// What a 401 says of how to do better, and after a token that is no good, that it is that.
@@ -59,6 +60,8 @@ pub(super) enum Refusal {
     Query(#[from] QueryError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error(transparent)]
+    Limited(#[from] Exceeded),
     #[error("the server is stopping: come back, and another one answers")]
     Stopping,
     #[error("the list of streams is longer than {0} bytes: ask for fewer at once, or for all of them without a list")]
@@ -100,8 +103,14 @@ impl Refusal {
             Self::Query(_) => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Query"),
             Self::Subscribe(S::TooManyPartitions(_)) => (StatusCode::BAD_REQUEST, "bad_request", "Too Many Partitions"),
             Self::Subscribe(S::TooManyChannels(_)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too Many Stream Sets")
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Stream Sets")
             }
+            Self::Limited(exceeded) => match exceeded.limit {
+                Limit::StreamsTotal => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "All Streams In Use"),
+                Limit::StreamsPerClient => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Streams"),
+                Limit::NewStreams => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many New Streams"),
+                _ => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Requests"),
+            },
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
@@ -109,7 +118,23 @@ impl Refusal {
 
     /// Whether the same request may do later: not the client's fault.
     pub(super) fn will_pass(&self) -> bool {
-        matches!(self, Self::Stopping | Self::Subscribe(SubscribeError::TooManyChannels(_)))
+        match self {
+            Self::Stopping => true,
+            Self::Limited(exceeded) => exceeded.limit == Limit::StreamsTotal,
+            _ => false,
+        }
+    }
+
+    /// In how many seconds to come back, where that is of use.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Limited(Exceeded { retry_after: Some(wait), .. }) => Some(seconds_after(*wait)),
+            // Nobody knows when somebody leaves.
+            Self::Stopping | Self::Limited(_) | Self::Subscribe(SubscribeError::TooManyChannels(_)) => {
+                Some(fastrand::u64(COME_BACK_SECONDS))
+            }
+            _ => None,
+        }
     }
 
     fn extras(&self) -> Map<String, Value> {
@@ -120,7 +145,14 @@ impl Refusal {
                 extras.insert("nearest".into(), json!(nearest));
             }
             Self::Subscribe(SubscribeError::TooManyChannels(limit)) => {
+                extras.insert("limit_name".into(), json!("stream_sets"));
                 extras.insert("limit".into(), json!(limit));
+                extras.insert("in_use".into(), json!(limit));
+            }
+            Self::Limited(exceeded) => {
+                extras.insert("limit_name".into(), json!(exceeded.limit.as_str()));
+                extras.insert("limit".into(), json!(exceeded.most));
+                extras.extend(exceeded.in_use.map(|in_use| ("in_use".to_owned(), json!(in_use))));
             }
             _ => {}
         }
@@ -139,10 +171,8 @@ impl Refusal {
             }
             _ => &mut answer,
         };
-        if self.will_pass() {
-            answer.insert_header((header::RETRY_AFTER, fastrand::u64(COME_BACK_SECONDS)));
-        } else if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
+        if let Some(seconds) = self.retry_after() {
+            answer.insert_header((header::RETRY_AFTER, seconds));
         }
         let mut problem = Map::new();
         problem.insert("type".into(), kind.into());
@@ -154,6 +184,13 @@ impl Refusal {
         problem.extend(self.extras());
         answer.body(Value::Object(problem).to_string())
     }
+}
+
+/// In whole seconds, never too early; and a little later, so that those who were refused together do not come back
+/// together.
+pub(super) fn seconds_after(wait: Duration) -> u64 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    seconds + fastrand::u64(0..=1 + seconds / 4)
 }
 
 fn quoted(mut text: String) -> String {
@@ -199,8 +236,25 @@ pub(super) enum BodyRefusal {
     TooSlow(Duration),
     #[error("The body did not arrive whole.")]
     Cut,
+    #[error("{}", of_rate(*.limit, *.most))]
+    Limited { limit: Limit, most: u64, retry_after: Duration },
     #[error(transparent)]
     Body(#[from] BodyError),
+}
+
+/// Without whose limit it is: that would be a sentence for each client.
+impl From<Exceeded> for BodyRefusal {
+    fn from(exceeded: Exceeded) -> Self {
+        let retry_after = exceeded.retry_after.unwrap_or(RETRY_AFTER);
+        Self::Limited { limit: exceeded.limit, most: exceeded.most, retry_after }
+    }
+}
+
+fn of_rate(limit: Limit, most: u64) -> String {
+    match limit {
+        Limit::PostBytes => format!("You may post {most} bytes per second, and have posted more: wait, or send less."),
+        _ => format!("You may post {most} times per second, and have more often: wait, and send more events at once."),
+    }
 }
 
 impl BodyRefusal {
@@ -215,6 +269,7 @@ impl BodyRefusal {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::Cut => (StatusCode::BAD_REQUEST, "cut-short"),
+            Self::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests"),
             Self::Body(BodyError::Empty) => (StatusCode::BAD_REQUEST, "empty"),
             Self::Body(BodyError::NotUtf8 { .. }) => (StatusCode::BAD_REQUEST, "not-utf-8"),
             Self::Body(BodyError::NotJson { .. }) => (StatusCode::BAD_REQUEST, "not-json"),
@@ -279,6 +334,7 @@ mod tests {
             Refusal::IdNotAscii,
             Refusal::Subscribe(SubscribeError::ForeignId),
             Refusal::Subscribe(SubscribeError::TooManyPartitions(9)),
+            Refusal::Subscribe(SubscribeError::TooManyChannels(9)),
         ];
         for refusal in of_readers {
             assert!(refusal.row().0.is_client_error(), "{refusal:?}");
@@ -294,6 +350,7 @@ mod tests {
             BodyRefusal::TooLarge(1),
             BodyRefusal::TooSlow(Duration::ZERO),
             BodyRefusal::Cut,
+            BodyRefusal::Limited { limit: Limit::Posts, most: 1, retry_after: Duration::ZERO },
             BodyRefusal::Body(BodyError::Empty),
             BodyRefusal::Body(BodyError::NotUtf8 { at: 0 }),
             BodyRefusal::Body(BodyError::NotJson { message: String::new(), line: 1, column: 1 }),
@@ -351,5 +408,22 @@ mod tests {
         assert_eq!(challenge(Denied::Expired), challenge(Denied::BadToken));
         assert_eq!(challenge(Denied::NoToken), (401, Some(r#"Bearer realm="sluice""#.into())));
         assert_eq!(challenge(Denied::BadToken), (401, Some(r#"Bearer realm="sluice", error="invalid_token""#.into())));
+    }
+
+    #[test]
+    fn who_is_told_to_wait_comes_neither_too_early_nor_much_later() {
+        for (ms, range) in [(0, 0..=1), (1, 1..=2), (1_000, 1..=2), (1_001, 2..=3), (60_000, 60..=76)] {
+            let seconds: Vec<u64> = (0..500).map(|_| seconds_after(Duration::from_millis(ms))).collect();
+            let (least, most) = (seconds.iter().min().copied(), seconds.iter().max().copied());
+            assert_eq!((least, most), (Some(*range.start()), Some(*range.end())), "{ms} ms");
+        }
+    }
+
+    #[test]
+    fn the_sentence_of_a_rate_names_the_limit_and_no_client() {
+        for (limit, unit) in [(Limit::Posts, "7 times per second"), (Limit::PostBytes, "7 bytes per second")] {
+            let refusal = BodyRefusal::Limited { limit, most: 7, retry_after: Duration::from_secs(1) };
+            assert!(refusal.to_string().contains(unit), "{refusal}");
+        }
     }
 }

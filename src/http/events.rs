@@ -20,6 +20,7 @@ use super::sentence;
 use crate::catalog::Catalog;
 use crate::intake::auth::Grant;
 use crate::intake::{self, Kind, Mode, Outcome, Refusal};
+use crate::limits::{Asker, Did};
 use crate::metrics as names;
 use crate::schema;
 
@@ -28,6 +29,14 @@ const TEST_EVENT: &str =
     r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"GET /v1/_test/events"}"#;
 /// Messages that the answer to a producer who may post none of its events has.
 const FORBIDDEN_TOLD_MAX: usize = 10;
+
+/// A body that was a batch.
+struct Posted {
+    mode: Mode,
+    /// Decoded.
+    bytes: u64,
+    outcomes: Vec<Outcome>,
+}
 
 pub(super) async fn post(
     request: HttpRequest,
@@ -41,8 +50,17 @@ pub(super) async fn post(
         depth: services.intake.options().max_depth,
         time: services.intake.options().log_deadline(),
     };
-    let body = body::take(request.headers(), &mut payload, limits, &room);
-    let answer = panics::caught(&request, handle(&request, &services, body)).await;
+    let asker = client_ip::asker(&request, &services.limits);
+    let body = async {
+        let expected = body::expect(request.headers(), bytes_max)?;
+        let declared = expected.bytes.unwrap_or_default();
+        services.limits.post_bytes(&asker, 0..declared)?;
+        let body = expected.take(&mut payload, limits, &room).await?;
+        // What a packed body comes to, or one whose length was not told, shows only now.
+        services.limits.post_bytes(&asker, declared..body.len() as u64)?;
+        Ok(body)
+    };
+    let answer = panics::caught(&request, handle(&request, &services, &asker, body)).await;
     // Where the body was read whole there is nothing left, and this costs nothing.
     if !answer.status().is_success() {
         body::discard(request.headers(), &mut payload).await;
@@ -56,23 +74,38 @@ pub(super) async fn post_test_events(request: HttpRequest, services: web::Data<S
         [] => TEST_EVENT.to_owned(),
         events => json!(events).to_string(),
     };
-    panics::caught(&request, handle(&request, &services, ready(Ok(body.into())))).await
+    let asker = client_ip::asker(&request, &services.limits);
+    panics::caught(&request, handle(&request, &services, &asker, ready(Ok(body.into())))).await
 }
 
-/// Whoever may not post is told before the body is read.
+/// Whoever may not post, or not now, is told before the body is read.
 async fn handle(
     request: &HttpRequest,
     services: &Services,
+    asker: &Asker,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> HttpResponse {
+    // First: to look at a token costs more than to count.
+    if let Err(exceeded) = services.limits.post(asker) {
+        return refuse(&exceeded.into());
+    }
     let grant = match services.guard.admit(bearer(request)) {
         Ok(grant) => grant,
         Err(denied) => return error::Refusal::Denied(denied).answer(request),
     };
     match accept(request, services, grant, body).await {
-        Ok((mode, outcomes)) => answer(request, mode, &outcomes),
+        Ok(Posted { mode, bytes, outcomes }) => {
+            services.limits.ledger().note(&asker.key, Did::Posted { events: taken(mode, &outcomes), bytes });
+            answer(request, mode, &outcomes)
+        }
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Events that are in the log, or will be as far as anybody knows.
+fn taken(mode: Mode, outcomes: &[Outcome]) -> u64 {
+    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted)).count() as u64;
+    if mode == Mode::DryRun { 0 } else { accepted }
 }
 
 /// The token that was sent. Another scheme's credentials are none.
@@ -89,15 +122,16 @@ async fn accept(
     services: &Services,
     grant: Grant,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
-) -> Result<(Mode, Vec<Outcome>), BodyRefusal> {
+) -> Result<Posted, BodyRefusal> {
     let began = Instant::now();
     let Query { mode, stream, schema_uri } = Query::parse(request.query_string())?;
     let body = body.await?;
+    let bytes = body.len() as u64;
     let headers = wanted_headers(request, &services.catalog.now());
     let client = client_ip::of_producer(request);
     let asked = intake::Request { began, body, mode, stream, schema_uri, headers, client, grant };
     let outcomes = services.intake.accept(asked).await?;
-    Ok((mode, outcomes))
+    Ok(Posted { mode, bytes, outcomes })
 }
 
 /// A header that is no text can fill no field.
@@ -121,15 +155,25 @@ fn refuse(refusal: &BodyRefusal) -> HttpResponse {
         context["line"] = line.into();
         context["column"] = column.into();
     }
+    if let BodyRefusal::Limited { limit, most, .. } = refusal {
+        context["limit_name"] = limit.as_str().into();
+        context["limit"] = (*most).into();
+    }
     let item = json!({ "status": "error", "event": null, "context": context, "code": code });
     let reason = match refusal.has_place() {
         true => sentence::interned_with_place(&sentence),
         false => sentence::interned(&sentence),
     };
     let mut answer = respond(status, &sentence, reason, Some(json!({ "invalid": [], "error": [item] }).to_string()));
-    if *refusal == BodyRefusal::Coding {
+    match refusal {
         // RFC 9110, 12.5.3: in an answer it says what the next request may have.
-        answer.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static(CODINGS));
+        BodyRefusal::Coding => {
+            answer.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static(CODINGS));
+        }
+        BodyRefusal::Limited { retry_after, .. } => {
+            answer.headers_mut().insert(header::RETRY_AFTER, error::seconds_after(*retry_after).into());
+        }
+        _ => {}
     }
     answer
 }

@@ -10,7 +10,7 @@
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
-//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
+//! - `client_ip` who is asking, `probe` whether it is ourselves; `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
@@ -31,6 +31,7 @@ mod openapi;
 mod options;
 mod panics;
 mod patience;
+mod probe;
 mod query;
 mod quiet;
 mod reader;
@@ -43,6 +44,8 @@ mod wishes;
 
 #[cfg(test)]
 mod handover_test;
+#[cfg(test)]
+mod limits_test;
 #[cfg(test)]
 mod reader_test;
 
@@ -67,6 +70,7 @@ use crate::schema::Schemas;
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
+pub use self::probe::{ProbeSecret, SLUICE_PROBE};
 
 /// What the routes call.
 #[derive(Clone)]
@@ -80,6 +84,8 @@ pub struct Services {
     /// Who may post.
     pub guard: Guard,
     pub limits: Limits,
+    /// Who brings it is the flow probe.
+    pub probe: ProbeSecret,
     /// With readers who keep being refused.
     pub patience: Patience,
     /// Time over which open streams end at a stop.

@@ -21,6 +21,7 @@ use super::resume;
 use super::sse::Wire;
 use super::wishes::{self, Wishes};
 use crate::hub::{Who, Worker};
+use crate::limits::Did;
 use crate::model::{StreamSet, parse_stream_names};
 
 /// How long the head waits for what the log must answer. After it the 200 comes first, and the place is resolved later:
@@ -73,9 +74,13 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     }
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let asker = client_ip::asker(request, &services.limits);
-    let who = Who { asker, user_agent: user_agent.map(Into::into), place: None };
+    // Last of what can refuse it before it is a reader, and from here on owned: whatever comes, drop gives it back.
+    let place = services.limits.enter(&asker, services.probe.is_brought_by(request))?;
+    let client = asker.key.clone();
+    let who = Who { asker, user_agent: user_agent.map(Into::into), place: Some(place) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
     let notice = subscription.settle(SETTLE_AT_MOST).await?;
+    services.limits.ledger().note(&client, Did::Opened);
 
     let mut answer = ok(request);
     if let Some(notice) = &notice {

@@ -90,8 +90,11 @@ pub enum SubscribeError {
     /// The client's fault: 400.
     #[error("these streams have {0} partitions together, too many for one id: ask for fewer streams")]
     TooManyPartitions(usize),
-    /// Overload, which passes: 503, or a stream that only asks for patience.
-    #[error("too many different stream sets are being read: {0} at most")]
+    /// The host has so many, and all are read: 429.
+    #[error(
+        "{0} different sets of streams are being read, and there may be no more: ask for a stream alone, or for a set that \
+         others read"
+    )]
     TooManyChannels(usize),
 }
 

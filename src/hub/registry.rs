@@ -48,7 +48,7 @@ impl Registry {
         let reader = Arc::new(Reader { id, asker, user_agent, set, since, sent_bytes, registry });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        Entry { reader, _place: who.place.map(Box::new) }
+        Entry { reader, place: who.place.map(Box::new) }
     }
 
     pub fn open(&self) -> usize {
@@ -64,7 +64,7 @@ impl Registry {
 #[derive(Debug)]
 pub(super) struct Entry {
     reader: Arc<Reader>,
-    _place: Option<Box<Place>>,
+    place: Option<Box<Place>>,
 }
 
 impl Entry {
@@ -75,6 +75,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        // First: who sees that a stream has ended finds its place free.
+        drop(self.place.take());
         self.reader.registry.readers.remove(&self.reader.id);
         metrics::gauge!(names::STREAMS_OPEN).decrement(1);
     }

@@ -22,6 +22,7 @@ mod turns;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,8 +154,9 @@ impl Limits {
         self.0.descriptors
     }
 
+    /// Never more than the descriptors are for: 0 is no limit of its own.
     pub fn streams_total(&self) -> usize {
-        self.options().streams_total.unwrap_or(self.0.descriptors.streams)
+        self.options().streams_total.filter(|total| *total > 0).unwrap_or(self.0.descriptors.streams)
     }
 
     pub fn streams_in_use(&self) -> usize {
@@ -213,17 +215,17 @@ impl Limits {
         let total = (Limit::StreamsTotal, total);
         let place = self.take(&self.0.streams, asker, Limit::StreamsPerClient, quota.streams, total)?;
         // Last, so that who is refused for another reason spends nothing.
-        self.spend(&self.0.new_streams, asker, Limit::NewStreams, quota.new_streams_per_minute, 1)?;
+        self.spend(&self.0.new_streams, asker, Limit::NewStreams, quota.new_streams_per_minute, 0..1)?;
         Ok(place)
     }
 
     /// One request to post.
     pub fn post(&self, asker: &Asker) -> Result<(), Exceeded> {
-        self.spend(&self.0.posts, asker, Limit::Posts, self.quota(asker).posts_per_second, 1)
+        self.spend(&self.0.posts, asker, Limit::Posts, self.quota(asker).posts_per_second, 0..1)
     }
 
-    /// Bytes of it.
-    pub fn post_bytes(&self, asker: &Asker, bytes: u64) -> Result<(), Exceeded> {
+    /// Bytes of its body: from those that have been counted to as many as there are, as far as that is known.
+    pub fn post_bytes(&self, asker: &Asker, bytes: Range<u64>) -> Result<(), Exceeded> {
         let quota = self.quota(asker).post_bytes_per_second;
         self.spend(&self.0.post_bytes, asker, Limit::PostBytes, quota, bytes)
     }
@@ -269,7 +271,7 @@ impl Limits {
         })
     }
 
-    fn spend(&self, rates: &Rates, asker: &Asker, limit: Limit, quota: u32, cells: u64) -> Result<(), Exceeded> {
+    fn spend(&self, rates: &Rates, asker: &Asker, limit: Limit, quota: u32, cells: Range<u64>) -> Result<(), Exceeded> {
         let Some(quota) = NonZeroU32::new(quota) else { return Ok(()) };
         match rates.spend(&asker.key, quota, cells) {
             Err(retry_after) if !self.allow(limit, &asker.key) => Err(Exceeded {
@@ -310,6 +312,8 @@ impl Exceeded {
         }
     }
 }
+
+impl std::error::Error for Exceeded {}
 
 impl std::fmt::Display for Exceeded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

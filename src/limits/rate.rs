@@ -1,6 +1,7 @@
 //! What comes per time, of each client.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,11 +83,16 @@ impl Rates {
         Self { per, burst, of_quota: RwLock::default() }
     }
 
-    /// Takes so many of what this client may have. `Err`: when there is enough.
-    pub(super) fn spend(&self, client: &ClientKey, quota: NonZeroU32, cells: u64) -> Result<(), Duration> {
-        let Some(cells) = NonZeroU32::new(u32::try_from(cells).unwrap_or(u32::MAX)) else { return Ok(()) };
-        match self.of(quota).spend(client, cells) {
-            Err(TooMany::Wait(wait)) => Err(wait),
+    /// Takes the rest of what one thing costs: up to the end of `cells`, where those before their start have been taken.
+    /// It costs a burst at most, in however many steps. `Err`: when there is enough for all of it, anew.
+    pub(super) fn spend(&self, client: &ClientKey, quota: NonZeroU32, cells: Range<u64>) -> Result<(), Duration> {
+        let burst = quota.saturating_mul(self.burst);
+        let within = |cells: u64| u32::try_from(cells).unwrap_or(u32::MAX).min(burst.get());
+        let taken = within(cells.start);
+        let Some(rest) = NonZeroU32::new(within(cells.end).saturating_sub(taken)) else { return Ok(()) };
+        match self.of(quota).spend(client, rest) {
+            // It will have to take again what it has taken for nothing.
+            Err(TooMany::Wait(wait)) => Err(wait + self.per.mul_f64(f64::from(taken) / f64::from(quota.get()))),
             // So many clients at once are an attack, and nobody else's fault: the limits of the host hold.
             Ok(()) | Err(TooMany::Clients) => Ok(()),
         }
@@ -169,8 +175,21 @@ mod tests {
         let rates = Rates::new(Duration::from_secs(1), ONE);
         for quota in 1..1_000 {
             let quota = NonZeroU32::new(quota).expect("more than none");
-            assert!(rates.spend(&client(1), quota, 1).is_ok());
+            assert!(rates.spend(&client(1), quota, 0..1).is_ok());
         }
         assert_eq!(rates.of_quota.read().len(), QUOTAS_MAX);
+    }
+
+    #[test]
+    fn what_is_counted_in_steps_costs_a_burst_at_most_and_is_told_to_wait_for_all_of_it() {
+        let of = |number| NonZeroU32::new(number).expect("more than none");
+        let rates = Rates::new(Duration::from_secs(1_000), of(10));
+        let spend = |number, cells| rates.spend(&client(number), of(100), cells);
+        assert_eq!((spend(1, 0..400), spend(1, 400..5_000)), (Ok(()), Ok(())));
+        assert_eq!(spend(1, 5_000..9_000), Ok(()), "it has cost a burst");
+        assert_eq!((spend(2, 0..300), spend(2, 0..400)), (Ok(()), Ok(())));
+        // 300 are left. 600 more are 300 too many, and 400 are to be taken anew: at ten seconds each.
+        let wait = spend(2, 400..1_000).expect_err("a wait").as_secs_f64();
+        assert!((6_990.0..=7_001.0).contains(&wait), "{wait}");
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Causes that lie with the server and may pass.
-const OURS: [&str; 4] = ["not-written", "unknown", "overloaded", "too-slow"];
+/// Causes that may pass: those that lie with the server, and haste.
+const OURS: [&str; 5] = ["not-written", "unknown", "overloaded", "too-slow", "too-many-requests"];
 /// Ends the code of whatever the server needed and could not reach.
 const OURS_ENDING: &str = "-unavailable";
 /// The one after which an event may appear in the log all the same.
@@ -202,6 +202,8 @@ mod tests {
             (503, &at("schema-unavailable"), 1, again("schema-unavailable")),
             (503, &no, 1, Verdict::Later(said("503", "the answer is 503"))),
             (429, &json!({ "title": "Slow down" }), 1, Verdict::Later(said("429", "Slow down (429)"))),
+            (429, &at("too-many-requests"), 3, Verdict::Later(cause("too-many-requests"))),
+            (429, &at("too-many-requests"), 1, again("too-many-requests")),
             (408, &at("too-slow"), 2, Verdict::Later(cause("too-slow"))),
             (502, &json!("<html>"), 2, Verdict::Later(said("unknown", "the answer is 502"))),
             (403, &closed, 2, never("posting is closed here (403)")),
