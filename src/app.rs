@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
-use crate::http::{self, Half, Patience, ProbeSecret, Services};
+use crate::health::{Health, Probe, Secret};
+use crate::http::{self, Half, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -140,6 +141,8 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone()));
     let patience = Patience::new(shutdown.watcher(), limits.descriptors().held);
+    let health = Health::new(limits.clone(), gives_out);
+    let secret = Secret::new();
     let services = Services {
         hub: hub.clone(),
         intake: intake.clone(),
@@ -148,7 +151,8 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         engine: engine.clone(),
         guard,
         limits,
-        probe: ProbeSecret::random(),
+        health: health.clone(),
+        probe: secret.clone(),
         patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
@@ -158,6 +162,10 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         None => None,
     };
     let public = http::serve(&config.http, listener, services)?;
+    let probed = catalog.streams().next().map(|stream| stream.name.to_string());
+    if let Some(stream) = probed.filter(|_| gives_out) {
+        engine.spawn(Probe::new(address, secret, stream).run(health, shutdown.watcher()));
+    }
     Ok(Running {
         address,
         admin: operators.as_ref().map(|(address, _)| *address),

@@ -13,6 +13,8 @@ pub mod schema;
 pub mod hub;
 pub mod intake;
 
+pub mod health;
+
 pub mod http;
 
 pub mod config;

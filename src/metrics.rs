@@ -20,6 +20,8 @@ pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
 pub const LIMITED: &str = "sluice_limited_total";
+pub const VERDICT: &str = "sluice_health_state";
+pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
@@ -62,6 +64,8 @@ pub fn describe() {
         Unit::Count,
         "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
     );
+    gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
+    counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");

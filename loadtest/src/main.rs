@@ -14,6 +14,7 @@
 //!   p99, CPU per event
 //! - `paused` the same while the broker stands still, and when it is back
 //! - `kafka` runs a Kafka and nothing else
+//! - `flood` what readers and producers feel of two clients that behave as badly as they can
 //! - `hop` one reader hops between servers that share a log: every event exactly once
 //!
 //! Every event carries its producer, a number and the time it was sent; every reader keeps a ledger of them. So every
@@ -56,7 +57,9 @@ use clap::{Parser, Subcommand};
 use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::scenario::{catchup, comeback, cpu, hop, intake, kafka, latency, memory, paused, posts, smoke, write_loop};
+use crate::scenario::{
+    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, paused, posts, smoke, write_loop,
+};
 use crate::server::Server;
 use crate::target::{Target, parse_url};
 
@@ -122,10 +125,14 @@ enum Scenario {
     Paused(paused::Args),
     /// Runs a Kafka for servers that are started by hand.
     Kafka(kafka::Args),
+    /// One address opens connections as fast as it can, another comes back after every refusal: what others feel of it.
+    Flood(flood::Args),
     /// One reader hops between servers that share a log.
     Hop(hop::Args),
     #[command(hide = true)]
     WriteLoopChild(write_loop::ChildArgs),
+    #[command(hide = true)]
+    FloodChild(flood::ChildArgs),
 }
 
 fn main() -> ExitCode {
@@ -133,6 +140,9 @@ fn main() -> ExitCode {
     let open_files = process::raise_open_files();
     if let Scenario::WriteLoopChild(args) = &command.scenario {
         return write_loop::child(args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if let Scenario::FloodChild(args) = &command.scenario {
+        return flood::child(args, &command.aim.stream).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     println!("load average {}, open files {open_files}", process::load_average());
     match play(&command) {
@@ -154,7 +164,9 @@ fn play(command: &Command) -> Result<Report, Failure> {
     let runtime = runtime.map_err(|error| Failure::Start(format!("no runtime: {error}")))?;
     let kafka = aim.kafka.as_deref().map(|address| runtime.block_on(Kafka::at(address))).transpose()?;
     let bootstrap = kafka.as_ref().map(|kafka| kafka.bootstrap.as_str());
-    let server = aim.start.as_deref().map(|program| Server::start(program, aim.config.as_deref(), bootstrap));
+    // All that is played comes from a few addresses.
+    let limited = aim.config.is_some() || matches!(command.scenario, Scenario::Flood(_));
+    let server = aim.start.as_deref().map(|program| Server::start(program, aim.config.as_deref(), bootstrap, limited));
     let server = server.transpose()?;
     let mut target = aim.target(server.as_ref());
     target.kafka = kafka.clone();
@@ -189,7 +201,8 @@ impl Scenario {
             Scenario::Paused(args) => paused::run(target, args).await,
             Scenario::Kafka(args) => kafka::run(target, args).await,
             Scenario::Hop(args) => hop::run(target, args).await,
-            Scenario::WriteLoopChild(_) => unreachable!("the child has no runtime"),
+            Scenario::Flood(args) => flood::run(target, args).await,
+            Scenario::WriteLoopChild(_) | Scenario::FloodChild(_) => unreachable!("the child has no runtime"),
         }
     }
 }

@@ -30,6 +30,12 @@ pub(crate) fn memory(pid: u32) -> Result<Memory, Failure> {
     memory().map_err(|source| Failure::Process { pid, source })
 }
 
+/// Files and sockets that it has open.
+pub(crate) fn descriptors(pid: u32) -> Result<u64, Failure> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).map(|files| files.count() as u64);
+    open.map_err(|source| Failure::Process { pid, source })
+}
+
 fn kib(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().trim_end_matches("kB").trim().parse().ok()
@@ -92,5 +98,6 @@ mod tests {
     fn this_process_can_be_measured() {
         assert!(memory(std::process::id()).unwrap().resident_kib > 100);
         assert!(cpu(std::process::id()).is_ok());
+        assert!(descriptors(std::process::id()).unwrap() >= 3);
     }
 }

@@ -23,7 +23,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(program: &Path, config: Option<&Path>, kafka: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        program: &Path,
+        config: Option<&Path>,
+        kafka: Option<&str>,
+        limited: bool,
+    ) -> Result<Self, Failure> {
         let folder =
             std::env::temp_dir().join(format!("sluice-loadtest-{}-{:08x}", std::process::id(), fastrand::u32(..)));
         let failed = |error: std::io::Error| Failure::Start(format!("{}: {error}", program.display()));
@@ -31,8 +36,7 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
         command.args(config.iter().flat_map(|config| [Path::new("--config"), config]));
-        if config.is_none() {
-            // All that it plays comes from one address.
+        if !limited {
             for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
                 command.env(format!("SLUICE__LIMITS__{limit}"), "0");
             }

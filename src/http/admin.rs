@@ -9,7 +9,7 @@ use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
-use super::{Services, fixed, get_or_head, info, nothing_here};
+use super::{Services, fixed, get_or_head, health, info, nothing_here};
 
 /// Renders the metrics.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
@@ -25,6 +25,7 @@ pub fn serve(listener: TcpListener, services: Services, render: Render) -> io::R
             .service(fixed("/metrics").route(get_or_head().to(metrics)))
             .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
             .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
+            .service(fixed("/health").route(get_or_head().to(health::get)))
             .default_service(web::to(nothing_here))
     });
     let server = server.workers(1).disable_signals().listen(listener)?.run();

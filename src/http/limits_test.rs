@@ -12,9 +12,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::{Options, Patience, ProbeSecret, SLUICE_PROBE, Services, panics, serve};
+use super::{Options, Patience, Services, panics, serve};
 use crate::catalog::{Catalog, Live};
 use crate::fetch::Fetcher;
+use crate::health::{Health, SECRET_HEADER, Secret};
 use crate::hub::testing::SharedLog;
 use crate::hub::{self, Hub};
 use crate::intake::auth::Guard;
@@ -51,6 +52,7 @@ impl Host {
         let schemas = Arc::new(schemas.expect("schemas"));
         let catalog = Live::fixed(catalog);
         let intake = intake::Options::default();
+        let limits = limits_of(limits);
         let services = Services {
             hub: hub.expect("a hub"),
             guard: Guard::new(&intake, true).expect("a guard"),
@@ -58,12 +60,12 @@ impl Host {
             catalog,
             schemas,
             engine,
-            limits: Limits::none(),
-            probe: ProbeSecret::random(),
+            health: Health::new(limits.clone(), true),
+            limits,
+            probe: Secret::new(),
             patience: Patience::new(shutdown.watcher(), 1024),
             end_spread: Duration::ZERO,
         };
-        services.limits.set(limits).expect("limits that make sense");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let options = Options { workers: 2, ..Options::default() };
@@ -108,6 +110,12 @@ fn run(test: impl AsyncFnOnce()) {
     actix_rt::System::new().block_on(test());
 }
 
+fn limits_of(options: limits::Options) -> Limits {
+    let limits = Limits::none();
+    limits.set(options).expect("limits that make sense");
+    limits
+}
+
 fn options(toml: &str) -> limits::Options {
     toml::from_str(toml).expect("options")
 }
@@ -116,8 +124,8 @@ fn options(toml: &str) -> limits::Options {
 fn a_full_server_takes_its_own_probe_and_nobody_who_guesses() {
     run(async || {
         let host = Host::start(options("streams_total = 2\nstreams_per_client = 2\nnew_streams_per_minute = 2")).await;
-        let secret = format!("{SLUICE_PROBE}: {}\r\n", host.services.probe.reveal());
-        let guess = format!("{SLUICE_PROBE}: {}\r\n", "0".repeat(64));
+        let secret = format!("{SECRET_HEADER}: {}\r\n", host.services.probe.reveal());
+        let guess = format!("{SECRET_HEADER}: {}\r\n", "0".repeat(64));
         let (first, second) = (host.opens(LIVE, "").await, host.opens(LIVE, "").await);
         assert_eq!((first.0, second.0), (200, 200));
         assert_eq!(host.opens(LIVE, "").await.0, 429);
@@ -129,20 +137,18 @@ fn a_full_server_takes_its_own_probe_and_nobody_who_guesses() {
             probes.push(probe);
         }
         assert_eq!(host.opens(LIVE, &secret).await.0, 503, "what is kept back is bounded, too");
-        assert_eq!(host.services.limits.streams_in_use(), 6);
+        assert_eq!(host.services.limits.streams_in_use(), 2, "they count for nobody");
         drop(probes);
-        host.until_in_use(2).await;
-        assert_eq!(host.opens(LIVE, &secret).await.0, 200);
+        let comes_back = async { while host.opens(LIVE, &secret).await.0 != 200 {} };
+        assert!(timeout(PATIENCE, comes_back).await.is_ok(), "its places come back");
     });
 }
 
 #[test]
 fn without_a_limit_of_its_own_the_host_has_that_of_its_descriptors() {
-    let limits = Limits::none();
-    let most = limits.descriptors().streams;
+    let most = Limits::none().descriptors().streams;
     for (total, is) in [("", most), ("streams_total = 0", most), ("streams_total = 7", 7)] {
-        limits.set(options(total)).expect("limits that make sense");
-        assert_eq!(limits.streams_total(), is, "{total}");
+        assert_eq!(limits_of(options(total)).streams_total(), is, "{total}");
     }
 }
 

@@ -8,9 +8,9 @@
 //! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
 //!   `configs` their streams' settings
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
-//! - `info` the small answers; `cors` what browsers need to be told
+//! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
-//! - `client_ip` who is asking, `probe` whether it is ourselves; `error` the one status table; `admin` the operators' listener; `options` the section
+//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
@@ -25,13 +25,13 @@ mod error;
 mod events;
 mod handover;
 mod head;
+mod health;
 mod held;
 mod info;
 mod openapi;
 mod options;
 mod panics;
 mod patience;
-mod probe;
 mod query;
 mod quiet;
 mod reader;
@@ -61,6 +61,7 @@ use tokio::runtime::Handle;
 
 use self::error::Refusal;
 use crate::catalog::Live;
+use crate::health::{Health, Secret};
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::intake::auth::Guard;
@@ -70,7 +71,6 @@ use crate::schema::Schemas;
 pub use self::admin::{Render, serve as serve_admin};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
-pub use self::probe::{ProbeSecret, SLUICE_PROBE};
 
 /// What the routes call.
 #[derive(Clone)]
@@ -84,8 +84,9 @@ pub struct Services {
     /// Who may post.
     pub guard: Guard,
     pub limits: Limits,
-    /// Who brings it is the flow probe.
-    pub probe: ProbeSecret,
+    pub health: Health,
+    /// What the probe proves itself with.
+    pub probe: Secret,
     /// With readers who keep being refused.
     pub patience: Patience,
     /// Time over which open streams end at a stop.
@@ -153,6 +154,7 @@ fn routes(app: &mut web::ServiceConfig, served: &[Half]) {
         .service(fixed("/robots.txt").route(get_or_head().to(info::robots)))
         .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
         .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
+        .service(fixed("/health").route(get_or_head().to(health::get)))
         .default_service(web::to(nothing_here));
 }
 

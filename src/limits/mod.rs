@@ -42,7 +42,7 @@ pub use self::options::{ClientIpHeader, Fault, Limit, Options, Override, Shadow}
 pub use self::rate::{Keyed, TooMany};
 pub use self::turns::{Turn, Turns};
 
-/// Streams beyond `streams_total` for who proves to be the probe: a full host can still say that it is full.
+/// Streams beside `streams_total` for who proves to be the probe: a full host can still say that it is full.
 const RESERVED_STREAMS: usize = 4;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,6 +77,8 @@ struct Shared {
     rules: ArcSwap<Rules>,
     descriptors: Descriptors,
     streams: Concurrency,
+    /// Those of the probe, which are nobody's else and count for nobody.
+    reserved: Concurrency,
     connections: Concurrency,
     new_streams: Rates,
     posts: Rates,
@@ -119,6 +121,7 @@ impl Limits {
             rules: ArcSwap::from_pointee(rules),
             descriptors,
             streams: Concurrency::default(),
+            reserved: Concurrency::default(),
             connections: Concurrency::default(),
             new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
             posts: Rates::new(SECOND, NonZeroU32::MIN),
@@ -207,12 +210,11 @@ impl Limits {
     /// A stream. `reserved`: it has proved to be the probe.
     pub fn enter(&self, asker: &Asker, reserved: bool) -> Result<Place, Exceeded> {
         let quota = self.quota(asker);
-        let total = self.streams_total();
         if reserved {
-            let total = (Limit::StreamsTotal, total.saturating_add(RESERVED_STREAMS));
-            return self.take(&self.0.streams, asker, Limit::StreamsPerClient, 0, total);
+            let most = (Limit::StreamsTotal, RESERVED_STREAMS);
+            return self.take(&self.0.reserved, asker, Limit::StreamsPerClient, 0, most);
         }
-        let total = (Limit::StreamsTotal, total);
+        let total = (Limit::StreamsTotal, self.streams_total());
         let place = self.take(&self.0.streams, asker, Limit::StreamsPerClient, quota.streams, total)?;
         // Last, so that who is refused for another reason spends nothing.
         self.spend(&self.0.new_streams, asker, Limit::NewStreams, quota.new_streams_per_minute, 0..1)?;
@@ -327,5 +329,89 @@ impl std::fmt::Display for Exceeded {
             limit => write!(f, "{key} has reached {}, which is {most}", limit.as_str()),
         }?;
         write!(f, ": {}", self.cure())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(toml: &str) -> Limits {
+        let limits = Limits::none();
+        limits.set(toml::from_str(toml).expect("options")).expect("limits");
+        limits
+    }
+
+    fn asker(limits: &Limits, address: &str) -> Asker {
+        limits.asker(address.parse().expect("an address"), None)
+    }
+
+    #[test]
+    fn a_full_host_has_room_for_the_probe_and_for_nobody_else() {
+        let limits = limits("streams_total = 2\nstreams_per_client = 1");
+        let (one, two, three) = (asker(&limits, "192.0.2.1"), asker(&limits, "192.0.2.2"), asker(&limits, "192.0.2.3"));
+        let _places = [limits.enter(&one, false).expect("a place"), limits.enter(&two, false).expect("a place")];
+        let refused = limits.enter(&three, false).expect_err("full");
+        assert_eq!((refused.limit, refused.most, refused.in_use), (Limit::StreamsTotal, 2, Some(2)));
+        let probes: Vec<Place> = std::iter::from_fn(|| limits.enter(&one, true).ok()).take(100).collect();
+        assert_eq!((probes.len(), limits.streams_in_use()), (RESERVED_STREAMS, 2), "and they are nobody's");
+    }
+
+    #[test]
+    fn sixty_four_addresses_of_one_network_are_one_client_and_mapped_ones_are_ipv4() {
+        let limits = limits("streams_per_client = 5");
+        let places: Vec<Place> = (0..64)
+            .filter_map(|host| limits.enter(&asker(&limits, &format!("2001:db8:1:2::{host:x}")), false).ok())
+            .collect();
+        assert_eq!(places.len(), 5);
+        let other = limits.enter(&asker(&limits, "2001:db8:1:3::1"), false);
+        assert!(other.is_ok(), "another network");
+        let v4: Vec<Place> = ["192.0.2.1", "::ffff:192.0.2.1"]
+            .iter()
+            .cycle()
+            .take(10)
+            .filter_map(|address| limits.enter(&asker(&limits, address), false).ok())
+            .collect();
+        assert_eq!(v4.len(), 5);
+    }
+
+    #[test]
+    fn who_is_only_counted_is_served_and_the_host_is_protected_all_the_same() {
+        let limits = limits("streams_per_client = 1\nnew_streams_per_minute = 1\nstreams_total = 3\nshadow = true");
+        let one = asker(&limits, "192.0.2.1");
+        let places: Vec<Place> = (0..10).filter_map(|_| limits.enter(&one, false).ok()).collect();
+        assert_eq!(places.len(), 3);
+        let account = limits.ledger().accounts().into_iter().find(|account| account.client.as_ref() == Some(&one.key));
+        let total = account.expect("an account").total;
+        // Two were over both limits, and the other seven met a full host.
+        assert_eq!((total.would_be_refused, total.refused), (2 + 2 + 7, 7));
+    }
+
+    #[test]
+    fn a_rate_says_when_to_come_back_and_a_refused_stream_costs_nothing_of_it() {
+        let limits = limits("streams_per_client = 1\nnew_streams_per_minute = 2");
+        let one = asker(&limits, "192.0.2.1");
+        let place = limits.enter(&one, false).expect("a place");
+        for _ in 0..10 {
+            assert_eq!(limits.enter(&one, false).expect_err("one").limit, Limit::StreamsPerClient);
+        }
+        drop(place);
+        drop(limits.enter(&one, false).expect("the second of the minute"));
+        let refused = limits.enter(&one, false).expect_err("too many of a minute");
+        assert_eq!((refused.limit, refused.most), (Limit::NewStreams, 2));
+        assert!(refused.retry_after.is_some_and(|wait| wait > Duration::from_secs(20)));
+        assert_eq!(limits.streams_in_use(), 0, "what was refused holds no place");
+    }
+
+    #[test]
+    fn limits_change_while_streams_are_open_and_wrong_ones_change_nothing() {
+        let limits = limits("streams_per_client = 2");
+        let one = asker(&limits, "192.0.2.1");
+        let _places = [limits.enter(&one, false).expect("a place"), limits.enter(&one, false).expect("a place")];
+        limits.set(Options { streams_per_client: 1, ..Options::unlimited() }).expect("limits");
+        assert_eq!(limits.enter(&one, false).expect_err("one").in_use, Some(2), "what is open stays open");
+        let faults = limits.set(Options { streams_per_client: 9, ipv4_prefix: 33, ..Options::unlimited() });
+        assert_eq!(faults.expect_err("a fault")[0].0, "ipv4_prefix");
+        assert_eq!(limits.options().streams_per_client, 1);
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod catchup;
 pub(crate) mod comeback;
 pub(crate) mod cpu;
+pub(crate) mod flood;
 pub(crate) mod hop;
 pub(crate) mod intake;
 pub(crate) mod kafka;
