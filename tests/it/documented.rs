@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::openapi::{JSON, LIST, document, paths, resolved};
-use crate::raw::Answer;
+use crate::raw::{Answer, Raw, Stream};
 use crate::server::{Options, Server, free_address};
+use crate::support::{PATIENCE, eventually};
 
 const EVENT: &str = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"test.event"},"test":"documented"}"#;
 const STRAY: &str = r#"{"$schema":"/test/event/1.0.0","meta":{"stream":"nowhere"}}"#;
@@ -100,7 +101,10 @@ async fn every_documented_path_method_and_status_is_answered_as_documented() {
     posts(&mut checked, &server).await;
     refused_posts(&mut checked).await;
     nobody_there(&mut checked).await;
-    too_many_sets(&mut checked).await;
+    health(&mut checked, &server).await;
+    too_many_streams(&mut checked).await;
+    too_many_posts(&mut checked).await;
+    full(&mut checked).await;
     stopping(&mut checked).await;
     let missing: Vec<&Case> = documented.difference(&checked.seen).collect();
     assert!(missing.is_empty(), "documented, and never asked for: {missing:?}");
@@ -271,42 +275,52 @@ fn is_of_one_stream(path: &str) -> bool {
     path.starts_with("/v2/") && path != LIST
 }
 
-/// Who reads Server-Sent Events gets a stream that waits, asks for patience, and ends.
-async fn refused_softly(server: &Server, target: &str) {
-    let mut stream = server.stream(target, "").await;
-    let farewell = String::from_utf8(stream.raw.chunk().await).expect("UTF-8");
-    let retry = farewell.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n')?.parse::<u64>().ok());
-    assert!(retry.is_some_and(|ms| (15_000..=60_000).contains(&ms)), "{farewell:?}");
-    assert_eq!(stream.raw.rest().await, b"0\r\n\r\n");
-    assert_eq!(server.metric("sluice_streams_open").await, 1024.0, "it took no place");
+async fn health(checked: &mut Checked, server: &Server) {
+    let healthy = eventually(PATIENCE, async || server.get("/health").await.status() == 200).await;
+    assert!(healthy, "{:?}", server.get("/health").await);
+    checked.get(server, "/health", "/health", 200).await;
 }
 
-/// Each set of streams that is read has a channel, and there are 1,024 of them.
-async fn too_many_sets(checked: &mut Checked) {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit");
-    let names: Vec<String> = (0..11).map(|at| format!("s{at}")).collect();
-    let streams: String = names.iter().map(|name| format!("{name}: {{topics: [{name}]}}\n")).collect();
-    let server = Server::start(Options::default().streams(&streams)).await;
-    let mut open = Vec::new();
-    // Sets of one are there anyway, and are not counted.
-    for set in (0..1usize << names.len()).filter(|set| set.count_ones() > 1) {
-        let of_set: Vec<&str> =
-            names.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0).map(|(_, name)| name.as_str()).collect();
-        let mut raw = server.connect().await;
-        let target = format!("/v2/stream/{}", of_set.join(","));
-        raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n")).await;
-        let head = raw.head().await;
-        if head.status() != 200 {
-            let length = head.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
-            let body = raw.take(length).await;
-            assert_eq!((head.status(), open.len()), (503, 1024), "{head:?}");
-            let seconds: u64 = head.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("seconds");
-            assert!((15..=60).contains(&seconds), "{seconds}");
-            checked.check(LIST, "get", &Answer { head, body });
-            return refused_softly(&server, &target).await;
-        }
-        open.push(raw);
+/// Of each stream from an address of its own: who keeps being refused would have to wait.
+async fn too_many_streams(checked: &mut Checked) {
+    let server = Server::start(Options::default().env("SLUICE__LIMITS__STREAMS_PER_CLIENT", "1")).await;
+    for path in paths(&checked.document).iter().filter(|path| path.starts_with("/v2/")) {
+        let target = if path == LIST { "/v2/stream/test.event,recentchange" } else { path };
+        let address = Raw::somebody_new();
+        let _open = Stream::open_on(Raw::from(address, server.address).await, target, "").await;
+        let answer = Raw::from(address, server.address).await.get(target, "").await;
+        assert_eq!(answer.status(), 429, "{path}: {answer:?}");
+        checked.check(path, "get", &answer);
     }
-    panic!("{} sets are read at once", open.len());
+}
+
+async fn too_many_posts(checked: &mut Checked) {
+    let server = Server::start(Options::default().env("SLUICE__LIMITS__POSTS_PER_SECOND", "1")).await;
+    for (path, request) in [
+        ("/v1/events", format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: 2\r\n\r\n[]")),
+        ("/v1/_test/events", "GET /v1/_test/events?dry_run HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
+    ] {
+        let mut raw = server.connect().await;
+        let refused = async {
+            loop {
+                raw.send(&request).await;
+                let answer = raw.answer().await;
+                if answer.status() == 429 {
+                    break answer;
+                }
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, refused).await.expect("more than one post in a second");
+        checked.check(path, if path.contains("_test") { "get" } else { "post" }, &answer);
+    }
+}
+
+/// Who reads Server-Sent Events is asked for patience, others are told so.
+async fn full(checked: &mut Checked) {
+    let server = Server::start(Options::default().env("SLUICE__LIMITS__STREAMS_TOTAL", "1")).await;
+    let _open = server.stream("/v2/stream/test.event", "").await;
+    let lines = "Accept: application/json\r\n";
+    checked.ask(&server, LIST, ("GET", "/v2/stream/test.event"), (lines, ""), 503).await;
+    checked.get(&server, LIST, "/v2/stream/test.event", 200).await;
+    checked.get(&server, "/health", "/health", 503).await;
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::raw::{Head, Raw, Stream};
 use crate::server::{Options, Server};
@@ -18,7 +18,7 @@ const HELD_PER_CLIENT_MAX: usize = 64;
 /// Less than any refusal is held, and more than an answer takes.
 const HOLD_LEAST: Duration = Duration::from_secs(4);
 /// What a soft refusal asks for.
-const RETRY_MS: RangeInclusive<u64> = 15_000..=60_000;
+pub const RETRY_MS: RangeInclusive<u64> = 15_000..=60_000;
 
 const GET: &str = "GET /v2/stream/nope HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -172,7 +172,7 @@ async fn a_held_refusal_costs_no_buffer_of_the_server() {
 }
 
 /// A refusal that looks like a stream; its head has been read.
-async fn soft(raw: &mut Raw, head: &Head) -> u64 {
+pub async fn soft(raw: &mut Raw, head: &Head) -> u64 {
     assert_eq!((head.status(), head.header("content-type")), (200, Some("text/event-stream")), "{head:?}");
     assert_eq!(raw.chunk().await, b":ok\n\n");
     let farewell = String::from_utf8(raw.chunk().await).expect("UTF-8");
@@ -218,8 +218,11 @@ async fn who_asks_for_a_stream_while_the_server_stops_is_asked_for_patience() {
 }
 
 #[tokio::test]
-async fn who_asks_for_one_stream_set_too_many_is_asked_for_patience() {
+async fn who_asks_for_one_stream_set_too_many_is_told_how_many_there_are() {
     const SETS_MAX: usize = 1024;
+    // This process has a socket for each of them.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit");
     let names: Vec<String> = (0..11).map(|number| format!("s{number}")).collect();
     let catalog: String = names.iter().map(|name| format!("{name}: {{schema_title: test/event}}\n")).collect();
     let server = Server::start(Options::default().streams(&catalog)).await;
@@ -235,16 +238,19 @@ async fn who_asks_for_one_stream_set_too_many_is_asked_for_patience() {
         readers.push(server.stream(&target, "").await);
     }
     let one_more = sets.next().expect("one more");
-    let mut raw = server.connect().await;
-    raw.send(format!("GET {one_more} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    let head = raw.head().await;
-    until_held(&server, 1).await;
-    let retry = soft(&mut raw, &head).await;
-    assert!(RETRY_MS.contains(&retry), "{retry}");
-    let answer = server.connect().await.get(&one_more, "Accept: application/x-ndjson\r\n").await;
-    assert_eq!((answer.status(), answer.json()["type"].as_str()), (503, Some("overloaded")), "{answer:?}");
-    assert_eq!(answer.json()["limit"], SETS_MAX);
-    let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
-    assert!(RETRY_MS.contains(&(seconds * 1_000)), "{seconds}");
-    assert_eq!(server.metric("sluice_streams_open").await, SETS_MAX as f64);
+    for accept in ["", "Accept: application/x-ndjson\r\n"] {
+        let answer = server.connect().await.get(&one_more, accept).await;
+        assert_eq!(answer.status(), 429, "{answer:?}");
+        let problem = answer.json();
+        assert_eq!((&problem["type"], &problem["limit_name"]), (&"too_many_requests".into(), &"stream_sets".into()));
+        assert_eq!((&problem["limit"], &problem["in_use"]), (&SETS_MAX.into(), &SETS_MAX.into()));
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("a set that others read")), "{problem}");
+        let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
+        assert!(RETRY_MS.contains(&(seconds * 1_000)), "{seconds}");
+    }
+    // A set that is read already, and a stream alone, are no more of them.
+    for target in [set(3), set(1)] {
+        readers.push(server.stream(&target, "").await);
+    }
+    assert_eq!(server.metric("sluice_streams_open").await, (SETS_MAX + 2) as f64);
 }

@@ -170,6 +170,7 @@ fn operation(name: &Name<'_>, schema: Result<&Placed, Without>) -> Value {
             },
             "400": response("BadStreamRequest"),
             "405": response("WrongMethod"),
+            "429": response("TooManyStreams"),
             "503": response("NoRoom"),
         },
     })
