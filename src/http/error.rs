@@ -68,6 +68,9 @@ pub(super) enum Refusal {
     /// What each event is told of its stream.
     #[error("{0}")]
     Forbidden(String),
+    /// All that is wrong with it.
+    #[error("the configuration is refused whole, and nothing has changed: mend what `errors` names, and ask again")]
+    Reload(Vec<String>),
     #[error("the handler failed: {0}")]
     Internal(String),
 }
@@ -103,6 +106,7 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too Many Stream Sets")
             }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping"),
+            Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", "Configuration Refused"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
     }
@@ -121,6 +125,9 @@ impl Refusal {
             }
             Self::Subscribe(SubscribeError::TooManyChannels(limit)) => {
                 extras.insert("limit".into(), json!(limit));
+            }
+            Self::Reload(faults) => {
+                extras.insert("errors".into(), json!(faults));
             }
             _ => {}
         }
