@@ -21,6 +21,7 @@ pub const PANICS: &str = "sluice_panics_total";
 pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
+pub const RELOADS: &str = "sluice_reloads_total";
 pub const LIMITED: &str = "sluice_limited_total";
 pub const VERDICT: &str = "sluice_health_state";
 pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
@@ -70,6 +71,7 @@ pub fn describe() {
     );
     gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
     counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
+    counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");
