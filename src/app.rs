@@ -133,7 +133,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     // An instance that gives nothing out need not read.
     let gives_out = config.http.serve.contains(&Half::Out);
     let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
-    let hub = Hub::start(config.hub.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
+    let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
     if gives_out {
         engine.spawn(follow_the_catalog(hub.clone(), changes));
     }

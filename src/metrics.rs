@@ -6,6 +6,8 @@ pub const RECORDS_SKIPPED: &str = "sluice_records_skipped_total";
 pub const CATCHUP_READS: &str = "sluice_catchup_reads_total";
 pub const CATCHUP_READ_BYTES: &str = "sluice_catchup_read_bytes_total";
 pub const STREAMS_OPEN: &str = "sluice_streams_open";
+pub const STREAMS_OPENED: &str = "sluice_streams_opened_total";
+pub const STREAMS_CLOSED: &str = "sluice_streams_closed_total";
 pub const RING_BYTES: &str = "sluice_ring_bytes";
 pub const CHANNELS: &str = "sluice_channels";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
@@ -37,6 +39,8 @@ pub fn describe() {
     counter!(CATCHUP_READS, Unit::Count, "Blocks read from the log for readers behind the ring");
     counter!(CATCHUP_READ_BYTES, Unit::Bytes, "Bytes read from the log for readers behind the ring");
     gauge!(STREAMS_OPEN, Unit::Count, "Streams open now");
+    counter!(STREAMS_OPENED, Unit::Count, "Streams opened");
+    counter!(STREAMS_CLOSED, Unit::Count, "Streams closed, by reason; cut is what ended without a word");
     gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
     gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
     counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");

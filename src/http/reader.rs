@@ -92,7 +92,7 @@ impl Reader {
         if let Err(Over) = ready!(self.poll_rest(context)) {
             return Poll::Ready(Err(Over));
         }
-        if self.turn.is_over() {
+        if self.turn.is_over().is_some() {
             self.ending = true;
             self.rest = Some(Box::new(Rest::bytes(self.manners.wire.farewell(self.subscription.retry_ms()))));
             return Poll::Ready(Ok(()));
@@ -163,7 +163,7 @@ impl Reader {
         self.sent(written);
         self.take_over(found, written);
         if self.rest.is_none() && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
-            self.turn.wait_for_frames(context);
+            self.subscription.wait_at_tip(context, &self.turn);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -200,7 +200,7 @@ impl Reader {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.turn.wait_for_the_end(context);
+                    self.turn.wait_for_the_socket(context);
                     if ready!(self.io.poll_write_ready(context)).is_err() {
                         return Poll::Ready(Err(Over));
                     }
@@ -216,7 +216,7 @@ impl Reader {
             self.turn.sent();
             self.uncounted_bytes = added(self.uncounted_bytes, bytes);
             if self.uncounted_bytes >= COUNTED_EVERY {
-                self.subscription.sent(std::mem::take(&mut self.uncounted_bytes).into());
+                let _ = self.subscription.sent(std::mem::take(&mut self.uncounted_bytes).into());
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::testing::{MemLog, two_topics, who};
 use super::{From, Hub, Next, Options, SubscribeError, Subscription};
+use crate::limits::Limits;
 use crate::log::TailBatch;
 use crate::model::{ClientId, Offset, Partition, StreamSet, Timestamp, Topic};
 use crate::shutdown::Shutdown;
@@ -35,7 +36,8 @@ fn host() -> Host {
     log.put(&b, 0, 1_005_000, Some("{}"));
     let shutdown = Shutdown::default();
     let engine = tokio::runtime::Handle::current();
-    let hub = Hub::start(Options::default(), log.clone(), topics, &[], &engine, shutdown.watcher()).expect("a hub");
+    let hub = Hub::start(Options::default(), Limits::none(), log.clone(), topics, &[], &engine, shutdown.watcher())
+        .expect("a hub");
     Host { log, hub, set, a, b, _shutdown: shutdown }
 }
 
@@ -341,7 +343,7 @@ async fn a_thousand_readers_from_one_place_cost_one_read_of_the_gap() {
     for _ in 0..1_000 {
         let mut from = Offset(1);
         while from < Offset(5_010) {
-            from = catchup.block(&host.a, from).await.expect("a block").next;
+            from = catchup.block(&who().asker.key, &host.a, from).await.expect("a block").next;
         }
     }
     assert_eq!(host.log.reads.load(Ordering::Relaxed), 2 + 9, "5,010 records are ten blocks");
@@ -378,7 +380,10 @@ async fn a_joined_read_hands_nobody_another_readers_loss() {
     let host = host();
     host.log.retain_from(&host.a, Offset(5));
     let catchup = &host.hub.shared.catchup;
-    let (before, block) = tokio::join!(catchup.time_before(&host.a, Offset(5)), catchup.block(&host.a, Offset(7)));
+    let (before, block) = tokio::join!(
+        catchup.time_before(&who().asker.key, &host.a, Offset(5)),
+        catchup.block(&who().asker.key, &host.a, Offset(7))
+    );
     assert_eq!(before, Ok(None));
     assert_eq!(block.map(|block| block.entries_from(Offset(7)).len()), Ok(3), "what is kept is read");
 }
