@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::Config;
 use crate::fetch::{FetchError, Fetcher};
-use crate::http::{self, Half, Patience, Services};
+use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -101,7 +102,7 @@ pub struct Running {
     shutdown: Shutdown,
     signals: Signals,
     public: ServerHandle,
-    operators: Option<ServerHandle>,
+    operators: Option<http::Served>,
     deadline: Duration,
 }
 
@@ -112,7 +113,7 @@ struct Signals {
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
-pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartError> {
+pub async fn start(config: &Config, engine: &Handle, logging: Logging) -> Result<Running, StartError> {
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let schemas = Arc::new(schemas);
@@ -121,7 +122,10 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
     let address = listener.local_addr()?;
     let guard = guard(&config.intake, address)?;
     let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
-    let admin_listener = bind_admin(config.admin.listen.as_deref())?;
+    let doors = Doors {
+        tcp: bind_admin(config.admin.listen.as_deref())?,
+        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
+    };
     let render = install_metrics(engine)?;
     count_panics();
     // After the metrics: it counts what it asks. After the ports, which fail sooner.
@@ -152,14 +156,18 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
     let signals = Signals::listen()?;
-    let operators = match admin_listener {
-        Some(listener) => Some(http::serve_admin(listener, services.clone(), Arc::new(move || render.render()))?),
-        None => None,
+    let operators = Operators {
+        services: services.clone(),
+        render: Arc::new(move || render.render()),
+        logging,
+        token: config.admin.token.as_ref().map(|token| token.0.clone()),
+        stop: shutdown.watcher(),
     };
+    let operators = http::serve_admin(doors, operators)?;
     let public = http::serve(&config.http, listener, services)?;
     Ok(Running {
         address,
-        admin: operators.as_ref().map(|(address, _)| *address),
+        admin: operators.as_ref().and_then(|served| served.address),
         log: log.describe(),
         streams: catalog.streams().count(),
         takes_in,
@@ -170,7 +178,7 @@ pub async fn start(config: &Config, engine: &Handle) -> Result<Running, StartErr
         shutdown,
         signals,
         public,
-        operators: operators.map(|(_, handle)| handle),
+        operators,
         deadline: config.stop.deadline,
     })
 }
@@ -214,7 +222,7 @@ impl Running {
             tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
         }
         if let Some(operators) = self.operators {
-            operators.stop(false).await;
+            operators.handle.stop(false).await;
         }
         tracing::info!("stopped");
     }
@@ -331,6 +339,14 @@ fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {
             bound => bound.map(Some),
         },
     }
+}
+
+fn bind_socket(path: &Path) -> Result<AdminSocket, StartError> {
+    AdminSocket::bind(path).map_err(|cause| StartError::Listen {
+        address: path.display().to_string(),
+        flag: "admin.socket",
+        cause,
+    })
 }
 
 /// A panic ends its task, and no more; somebody must know of it.

@@ -22,6 +22,7 @@ pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
 pub const LIMITED: &str = "sluice_limited_total";
+pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
@@ -66,6 +67,7 @@ pub fn describe() {
         Unit::Count,
         "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
     );
+    counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");

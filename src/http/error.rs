@@ -1,7 +1,7 @@
 //! Every refusal of the edge and its status: the one table.
 //!
 //! [`Refusal`] is answered as problem JSON (RFC 9457). [`BodyRefusal`] and the outcomes of a batch have the producers'
-//! form, which `events` writes; their statuses stand here.
+//! form, which `events` writes; their statuses stand here. What only operators are told stands in `admin`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::intake::{self, BodyError, Code, Fault, Mode};
 use crate::model::{IdError, NameError, SinceError};
 
 /// What a 401 says of how to do better, and after a token that is no good, that it is that.
-const CHALLENGE: &str = r#"Bearer realm="sluice""#;
-const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
+pub(super) const CHALLENGE: &str = r#"Bearer realm="sluice""#;
+pub(super) const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
 
 /// How long a client is asked to wait where the cause may pass.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -144,16 +144,27 @@ impl Refusal {
         } else if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER.as_secs()));
         }
-        let mut problem = Map::new();
-        problem.insert("type".into(), kind.into());
-        problem.insert("title".into(), title.into());
-        problem.insert("status".into(), status.as_u16().into());
-        problem.insert("detail".into(), quoted(self.to_string()).into());
-        problem.insert("method".into(), request.method().as_str().into());
-        problem.insert("uri".into(), quoted(request.uri().to_string()).into());
-        problem.extend(self.extras());
-        answer.body(Value::Object(problem).to_string())
+        answer.body(problem(request, status, (kind, title), self.to_string(), self.extras()))
     }
+}
+
+/// What a refusal says of itself (RFC 9457).
+pub(super) fn problem(
+    request: &HttpRequest,
+    status: StatusCode,
+    (kind, title): (&str, &str),
+    detail: String,
+    extras: Map<String, Value>,
+) -> String {
+    let mut problem = Map::new();
+    problem.insert("type".into(), kind.into());
+    problem.insert("title".into(), title.into());
+    problem.insert("status".into(), status.as_u16().into());
+    problem.insert("detail".into(), quoted(detail).into());
+    problem.insert("method".into(), request.method().as_str().into());
+    problem.insert("uri".into(), quoted(request.uri().to_string()).into());
+    problem.extend(extras);
+    Value::Object(problem).to_string()
 }
 
 fn quoted(mut text: String) -> String {

@@ -64,7 +64,7 @@ use crate::intake::auth::Guard;
 use crate::limits::Limits;
 use crate::schema::Schemas;
 
-pub use self::admin::{Render, serve as serve_admin};
+pub use self::admin::{AdminSocket, Doors, Logging, Operators, Render, Served, is_token, serve as serve_admin};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
 
