@@ -34,6 +34,7 @@ mod patience;
 mod query;
 mod quiet;
 mod reader;
+mod rest;
 mod resume;
 mod sentence;
 mod soft;

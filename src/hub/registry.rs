@@ -1,7 +1,7 @@
 //! All readers of the host, in one place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub enum End {
 }
 
 impl End {
+    const ALL: [Self; 7] = [Self::Left, Self::Failed, Self::Slow, Self::Operator, Self::Changed, Self::Stop, Self::Cut];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Left => "left",
@@ -55,7 +57,6 @@ pub struct Reader {
     pub id: u64,
     pub asker: Asker,
     pub user_agent: Option<Box<str>>,
-    pub set: StreamSet,
     pub since: Timestamp,
     sent_bytes: AtomicU64,
     /// How far its channel had moved where the reader stands, or `AT_TIP`. Said when that changes, and not at every event:
@@ -63,6 +64,8 @@ pub struct Reader {
     place: AtomicI64,
     /// An operator wants it to end.
     is_to_end: AtomicBool,
+    /// Why it ended, as a number.
+    end: AtomicU8,
     channel: Arc<Channel>,
     registry: Arc<Registry>,
 }
@@ -71,6 +74,11 @@ impl Reader {
     /// What was written to it, except the newest few kilobytes of a reader that is being written to.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What it reads.
+    pub fn set(&self) -> &StreamSet {
+        &self.channel.set
     }
 
     /// How many records of the log lie between its place and where the tail stands.
@@ -106,18 +114,18 @@ impl Registry {
             id,
             asker: who.asker,
             user_agent,
-            set: channel.set.clone(),
             since,
             sent_bytes: AtomicU64::new(0),
             place: AtomicI64::new(AT_TIP),
             is_to_end: AtomicBool::new(false),
+            end: AtomicU8::new(End::Cut as u8),
             channel: channel.clone(),
             registry: self.clone(),
         });
         self.readers.insert(id, reader.clone());
         metrics::gauge!(names::STREAMS_OPEN).increment(1);
         metrics::counter!(names::STREAMS_OPENED).increment(1);
-        Entry { reader, _place: who.place.map(Box::new), end: End::Cut }
+        Entry { reader, _place: who.place.map(Box::new) }
     }
 
     pub fn open(&self) -> usize {
@@ -154,7 +162,6 @@ impl Registry {
 pub(super) struct Entry {
     reader: Arc<Reader>,
     _place: Option<Box<Place>>,
-    end: End,
 }
 
 impl Entry {
@@ -163,8 +170,8 @@ impl Entry {
     }
 
     /// Why it is about to be dropped.
-    pub(super) fn ends(&mut self, why: End) {
-        self.end = why;
+    pub(super) fn ends(&self, why: End) {
+        self.reader.end.store(why as u8, Ordering::Relaxed);
     }
 
     pub(super) fn reader(&self) -> &Arc<Reader> {
@@ -185,6 +192,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.reader.registry.readers.remove(&self.reader.id);
         metrics::gauge!(names::STREAMS_OPEN).decrement(1);
-        metrics::counter!(names::STREAMS_CLOSED, "reason" => self.end.as_str()).increment(1);
+        let end = self.reader.end.load(Ordering::Relaxed);
+        let why = End::ALL.into_iter().find(|why| *why as u8 == end).unwrap_or(End::Cut);
+        metrics::counter!(names::STREAMS_CLOSED, "reason" => why.as_str()).increment(1);
     }
 }

@@ -52,12 +52,17 @@ enum Said {
     Before,
 }
 
-/// What the reader knows of its place: a digest of the newest position, or that an event has carried one.
+/// What the reader knows of its place: a digest of the newest position, or that an event has carried one. In four bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Event,
-    Position(u32),
+struct Told(u32);
+
+impl Told {
+    const NOTHING: Self = Self(0);
+    const EVENT: Self = Self(1);
+
+    fn position(digest: u32) -> Self {
+        Self(digest.max(2))
+    }
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<Arc<Block>, ReadError>> + Send>>;
@@ -87,7 +92,7 @@ pub enum Next {
 impl Subscription {
     pub(super) fn resolved(shared: Arc<Shared>, channel: Arc<Channel>, bookmark: Bookmark, entry: Entry) -> Self {
         let state = State::Own(Box::new(bookmark));
-        Self { shared, channel, state, entry, told: Told::Nothing, said: Said::AtTip }
+        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
     }
 
     pub(super) fn resolving(
@@ -97,7 +102,7 @@ impl Subscription {
         entry: Entry,
     ) -> Self {
         let state = State::Resolving(Resolving(resolved));
-        Self { shared, channel, state, entry, told: Told::Nothing, said: Said::AtTip }
+        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
     }
 
     /// Waits, at most this long, until the place is known. Says what was asked and what is given, where they differ: for
@@ -176,10 +181,8 @@ impl Subscription {
     /// Takes over the first of these deliveries: the bookmark stands after the last of them.
     pub fn accept(&mut self, deliveries: &[Delivery]) {
         let Some(last) = deliveries.last() else { return };
-        self.told = Told::Event;
-        if self.said == Said::Here {
-            self.said = Said::Before;
-        }
+        self.told = Told::EVENT;
+        self.moved_on();
         if let Delivery::Shared { seq, frame } = last {
             self.state = State::Shared { next: seq + 1, last: frame.clone() };
             return;
@@ -203,7 +206,7 @@ impl Subscription {
                     let at_tip = ring.end() == *next;
                     let place = if at_tip { ring.tip() } else { ring.bookmark_of(last) };
                     // The event that it had last said so.
-                    (self.told != Told::Event || !ring.meets(&place, last)).then_some(place)
+                    (self.told != Told::EVENT || !ring.meets(&place, last)).then_some(place)
                 })?;
                 // It stands there from now on: what is told is never taken back.
                 self.state = State::Own(Box::new(place.clone()));
@@ -218,7 +221,7 @@ impl Subscription {
         let mut digest = DefaultHasher::new();
         id.hash(&mut digest);
         // Half of it is enough: a place that is not told by mistake is told with the next event.
-        let told = Told::Position(u32::try_from(digest.finish() >> 32).unwrap_or_default());
+        let told = Told::position(u32::try_from(digest.finish() >> 32).unwrap_or_default());
         let news = self.told != told;
         self.told = told;
         news.then_some(id)
@@ -299,7 +302,7 @@ impl Subscription {
     }
 
     /// Why the stream, about to be dropped, ends.
-    pub fn ends(&mut self, why: End) {
+    pub fn ends(&self, why: End) {
         self.entry.ends(why);
     }
 
@@ -311,6 +314,12 @@ impl Subscription {
             self.entry.stands_at_tip();
         }
         turn.wait(context, true);
+    }
+
+    fn moved_on(&mut self) {
+        if self.said == Said::Here {
+            self.said = Said::Before;
+        }
     }
 
     fn at_tip(&mut self, context: &Context<'_>, turn: &Turn) -> Poll<Next> {
@@ -355,6 +364,7 @@ impl Subscription {
             read
         };
         self.state = State::Behind(Box::new((std::mem::take(&mut **own), gap, Box::pin(read))));
+        self.moved_on();
         self.stands_here();
         None
     }

@@ -224,6 +224,11 @@ impl Feeder {
         self.send(TailBatch { opened, records: vec![], caught_up: true }).await;
     }
 
+    /// From now on it does not answer.
+    pub(crate) fn take_the_log_away(&self) {
+        self.log.away.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) async fn subscribe(&self, from: From) -> Subscription {
         let mut subscription = self.hub.subscribe(&self.set, from, who()).expect("a subscription");
         subscription.settle(Duration::from_secs(2)).await.expect("a place");

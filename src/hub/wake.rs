@@ -61,6 +61,8 @@ pub struct Worker {
 
 /// One channel's readers on this worker.
 struct Local {
+    /// Of as long as there are readers.
+    worker: Rc<Worker>,
     channel: Arc<Channel>,
     seen: Cell<Seq>,
     epoch: Cell<u32>,
@@ -145,7 +147,7 @@ impl Worker {
         let local = channels.entry(key).or_insert_with(|| {
             let seen = Cell::new(channel.end());
             let epoch = Cell::new(channel.epoch());
-            Rc::new(Local { channel: channel.clone(), seen, epoch, readers: RefCell::default() })
+            Rc::new(Local { worker: self.clone(), channel: channel.clone(), seen, epoch, readers: RefCell::default() })
         });
         // After the epoch was noted: whoever closes the channel now is seen by the one or the other.
         let due = match reader.is_to_end() {
@@ -156,7 +158,7 @@ impl Worker {
         let waiting =
             Waiting { reader, waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due };
         let key = local.readers.borrow_mut().insert(waiting);
-        Turn { worker: self.clone(), local: local.clone(), key }
+        Turn { local: local.clone(), key }
     }
 
     fn wake_moved(&self) {
@@ -265,7 +267,6 @@ impl Waiting {
 
 /// A reader's part of its worker's round.
 pub struct Turn {
-    worker: Rc<Worker>,
     local: Rc<Local>,
     key: usize,
 }
@@ -336,19 +337,19 @@ impl Turn {
 
     /// The worker's list for what a poll finds.
     pub fn take_found(&self) -> Vec<Delivery> {
-        self.worker.found.take()
+        self.local.worker.found.take()
     }
 
     /// Gives the list back, emptied.
     pub fn give_found(&self, mut found: Vec<Delivery>) {
         found.clear();
-        self.worker.found.replace(found);
+        self.local.worker.found.replace(found);
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Waiting, u32) -> T) -> T {
         let mut readers = self.local.readers.borrow_mut();
         let reader = readers.get_mut(self.key).expect("a turn lives as long as its entry");
-        change(reader, self.worker.now.get())
+        change(reader, self.local.worker.now.get())
     }
 }
 
@@ -366,7 +367,7 @@ impl Drop for Turn {
         let gone = self.local.readers.borrow_mut().try_remove(self.key);
         drop(gone);
         if self.local.readers.borrow().is_empty() {
-            self.worker.channels.borrow_mut().remove(&Arc::as_ptr(&self.local.channel));
+            self.local.worker.channels.borrow_mut().remove(&Arc::as_ptr(&self.local.channel));
         }
     }
 }
