@@ -25,6 +25,7 @@ pub const RELOADS: &str = "sluice_reloads_total";
 pub const LIMITED: &str = "sluice_limited_total";
 pub const VERDICT: &str = "sluice_health_state";
 pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
+pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
@@ -72,6 +73,7 @@ pub fn describe() {
     gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
     counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
     counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
+    counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");

@@ -10,6 +10,7 @@ mod reload;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::catalog::{self, Catalog, Live};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::health::{Health, Probe, Secret};
-use crate::http::{self, Half, Patience, Services};
+use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -111,7 +112,7 @@ pub struct Running {
     shutdown: Shutdown,
     signals: Signals,
     public: ServerHandle,
-    operators: Option<ServerHandle>,
+    operators: Option<http::Served>,
     deadline: Duration,
 }
 
@@ -123,7 +124,12 @@ struct Signals {
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
 /// `settings` reads again what was `loaded`.
-pub async fn start(loaded: Loaded, settings: Settings, engine: &Handle) -> Result<Running, StartError> {
+pub async fn start(
+    loaded: Loaded,
+    settings: Settings,
+    engine: &Handle,
+    logging: Logging,
+) -> Result<Running, StartError> {
     let loaded = Arc::new(loaded);
     let config = &loaded.config;
     let fetcher = Fetcher::new()?;
@@ -135,7 +141,10 @@ pub async fn start(loaded: Loaded, settings: Settings, engine: &Handle) -> Resul
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
     let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
-    let admin_listener = bind_admin(config.admin.listen.as_deref())?;
+    let doors = Doors {
+        tcp: bind_admin(config.admin.listen.as_deref())?,
+        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
+    };
     let render = install_metrics(engine)?;
     count_panics();
     // After the metrics: it counts what it asks. After the ports, which fail sooner.
@@ -183,13 +192,15 @@ pub async fn start(loaded: Loaded, settings: Settings, engine: &Handle) -> Resul
     );
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
-    let operators = match admin_listener {
-        Some(listener) => {
-            let render = Arc::new(move || render.render());
-            Some(http::serve_admin(listener, services.clone(), render, reloader.on_request())?)
-        }
-        None => None,
+    let operators = Operators {
+        services: services.clone(),
+        render: Arc::new(move || render.render()),
+        logging,
+        token: config.admin.token.as_ref().map(|token| token.0.clone()),
+        stop: shutdown.watcher(),
+        reload: reloader.on_request(),
     };
+    let operators = http::serve_admin(doors, operators)?;
     let public = http::serve(&config.http, listener, services)?;
     let probed = catalog.streams().next().map(|stream| stream.name.to_string());
     if let Some(stream) = probed.filter(|_| gives_out) {
@@ -197,7 +208,7 @@ pub async fn start(loaded: Loaded, settings: Settings, engine: &Handle) -> Resul
     }
     Ok(Running {
         address,
-        admin: operators.as_ref().map(|(address, _)| *address),
+        admin: operators.as_ref().and_then(|served| served.address),
         log: log.describe(),
         streams: catalog.streams().count(),
         takes_in,
@@ -208,7 +219,7 @@ pub async fn start(loaded: Loaded, settings: Settings, engine: &Handle) -> Resul
         shutdown,
         signals,
         public,
-        operators: operators.map(|(_, handle)| handle),
+        operators,
         deadline: config.stop.deadline,
     })
 }
@@ -252,7 +263,7 @@ impl Running {
             tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
         }
         if let Some(operators) = self.operators {
-            operators.stop(false).await;
+            operators.handle.stop(false).await;
         }
         tracing::info!("stopped");
     }
@@ -370,6 +381,14 @@ fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {
             bound => bound.map(Some),
         },
     }
+}
+
+fn bind_socket(path: &Path) -> Result<AdminSocket, StartError> {
+    AdminSocket::bind(path).map_err(|cause| StartError::Listen {
+        address: path.display().to_string(),
+        flag: "admin.socket",
+        cause,
+    })
 }
 
 /// A panic ends its task, and no more; somebody must know of it.

@@ -4,11 +4,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
 use crate::app::{self, Running, Settings, StartError};
 use crate::config::Loaded;
+use crate::http::Logging;
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
     let settings = {
@@ -22,8 +25,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    log_to_stderr();
-    match serve(loaded, settings, args.demo) {
+    let logging = log_to_stderr();
+    match serve(loaded, settings, args.demo, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain(&e);
@@ -32,10 +35,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded, settings: Settings, demo: bool) -> Result<(), StartError> {
+fn serve(loaded: Loaded, settings: Settings, demo: bool, logging: Logging) -> Result<(), StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(loaded, settings, engine.handle()).await?;
+        let running = app::start(loaded, settings, engine.handle(), logging).await?;
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));
@@ -66,13 +69,17 @@ fn greet(running: &Running) {
 /// actix's own word on a malformed request is an error, and any client could write it.
 const LEVELS: &str = "info,actix_server=warn,actix_http=off";
 
-/// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels.
-fn log_to_stderr() {
+/// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels, and operators change them while the server runs.
+fn log_to_stderr() -> Logging {
     let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
-    let log = tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        log.init();
-    } else {
-        log.json().init();
-    }
+    let directives = levels.to_string();
+    let (levels, handle) = reload::Layer::new(levels);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().boxed() };
+    tracing_subscriber::registry().with(levels).with(lines).init();
+    let set = move |directives: &str| {
+        let levels = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+        handle.reload(levels).map_err(|error| error.to_string())
+    };
+    Logging { directives, set: Box::new(set) }
 }

@@ -13,10 +13,12 @@ mod rules;
 mod setting;
 mod show;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::log::{kafka, sqlite};
 use crate::model::units;
@@ -65,6 +67,28 @@ impl Default for Config {
 pub struct Admin {
     /// Address and port of the operators' listener, or `off`. Not given: the default port, or a free one if it is taken.
     pub listen: Option<String>,
+    /// What operators show there. Not given: nothing, if that address is a loopback address; elsewhere only probes are
+    /// answered.
+    pub token: Option<Secret>,
+    /// A Unix socket for operators, which only its owner can open. Not given: none.
+    pub socket: Option<PathBuf>,
+}
+
+/// A text that does not show where the configuration is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // Not the error's own text: it quotes what was given instead.
+        String::deserialize(from).map(Self).map_err(|_| D::Error::custom("not a text in quotes"))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(redacted)")
+    }
 }
 
 /// The section `log`: Kafka where it has bootstrap servers, else SQLite.

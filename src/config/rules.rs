@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::http::is_token;
 use crate::{intake, schema};
 
 /// Worker threads that anybody could mean.
@@ -29,6 +30,10 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
     let admin_is_right = admin.listen.as_deref().is_none_or(|listen| listen == "off" || is_address(listen));
     check("admin.listen", admin_is_right, "not ADDRESS:PORT, such as 127.0.0.1:9102, and not \"off\"");
+    let token_is_right = admin.token.as_ref().is_none_or(|token| is_token(&token.0));
+    check("admin.token", token_is_right, "fewer than 16 bytes, or others than printable ASCII without spaces");
+    let socket_is_right = admin.socket.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
+    check("admin.socket", socket_is_right, "empty: name a file, such as /run/sluice/admin.sock");
     let place = catalog.place().err().unwrap_or_default();
     check("catalog.source", place.is_empty(), &place);
     let service_is_right = catalog.destination_event_service.as_deref().is_none_or(is_service);

@@ -14,6 +14,9 @@ const KEY_MARK: &str = "#: ";
 /// The section whose keys are librdkafka's, and whose secrets its own module redacts.
 const PROPERTIES: &str = "log.kafka.properties";
 
+/// Keys whose values nobody is shown.
+const SECRETS: [&str; 1] = ["admin.token"];
+
 /// A line for each key.
 pub(super) fn page(config: &Config, settings: &[Setting]) -> String {
     let keys = sample_settings().into_iter().filter(|sample| !sample.key().starts_with(PROPERTIES));
@@ -29,6 +32,7 @@ pub(super) fn page(config: &Config, settings: &[Setting]) -> String {
 fn line(sample: &Setting, set: Option<&Setting>) -> String {
     let key = sample.key();
     match set {
+        Some(set) if SECRETS.contains(&key.as_str()) => format!("{key} = \"(redacted)\"  # {}\n", set.origin),
         Some(set) => format!("{key} = {}  # {}\n", redacted(&set.value), set.origin),
         None if is_default(sample) => format!("{key} = {}  # default\n", sample.value),
         None => format!("# {key} is not set\n"),

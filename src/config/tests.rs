@@ -224,6 +224,8 @@ fn the_sample_file_shows_every_key_and_its_default() {
     examples.sort();
     let without_default = [
         "admin.listen",
+        "admin.socket",
+        "admin.token",
         "catalog.destination_event_service",
         "catalog.source",
         "hub.ring_bytes",

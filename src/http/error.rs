@@ -1,7 +1,7 @@
 //! Every refusal of the edge and its status: the one table.
 //!
 //! [`Refusal`] is answered as problem JSON (RFC 9457). [`BodyRefusal`] and the outcomes of a batch have the producers'
-//! form, which `events` writes; their statuses stand here.
+//! form, which `events` writes; their statuses stand here. What only operators are told stands in `admin`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use crate::limits::{Exceeded, Limit};
 use crate::model::{IdError, NameError, SinceError};
 
 /// What a 401 says of how to do better, and after a token that is no good, that it is that.
-const CHALLENGE: &str = r#"Bearer realm="sluice""#;
-const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
+pub(super) const CHALLENGE: &str = r#"Bearer realm="sluice""#;
+pub(super) const CHALLENGE_AGAIN: &str = r#"Bearer realm="sluice", error="invalid_token""#;
 
 /// How long a client is asked to wait where the cause may pass.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -71,9 +71,6 @@ pub(super) enum Refusal {
     /// What each event is told of its stream.
     #[error("{0}")]
     Forbidden(String),
-    /// All that is wrong with it.
-    #[error("the configuration is refused whole, and nothing has changed: mend what `errors` names, and ask again")]
-    Reload(Vec<String>),
     #[error("the handler failed: {0}")]
     Internal(String),
 }
@@ -115,7 +112,6 @@ impl Refusal {
                 _ => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Requests"),
             },
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping"),
-            Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", "Configuration Refused"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
     }
@@ -158,9 +154,6 @@ impl Refusal {
                 extras.insert("limit".into(), json!(exceeded.most));
                 extras.extend(exceeded.in_use.map(|in_use| ("in_use".to_owned(), json!(in_use))));
             }
-            Self::Reload(faults) => {
-                extras.insert("errors".into(), json!(faults));
-            }
             _ => {}
         }
         extras
@@ -181,15 +174,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             answer.insert_header((header::RETRY_AFTER, seconds));
         }
-        let mut problem = Map::new();
-        problem.insert("type".into(), kind.into());
-        problem.insert("title".into(), title.into());
-        problem.insert("status".into(), status.as_u16().into());
-        problem.insert("detail".into(), quoted(self.to_string()).into());
-        problem.insert("method".into(), request.method().as_str().into());
-        problem.insert("uri".into(), quoted(request.uri().to_string()).into());
-        problem.extend(self.extras());
-        answer.body(Value::Object(problem).to_string())
+        answer.body(problem(request, status, (kind, title), self.to_string(), self.extras()))
     }
 }
 
@@ -198,6 +183,25 @@ impl Refusal {
 pub(super) fn seconds_after(wait: Duration) -> u64 {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     seconds + fastrand::u64(0..=1 + seconds / 4)
+}
+
+/// What a refusal says of itself (RFC 9457).
+pub(super) fn problem(
+    request: &HttpRequest,
+    status: StatusCode,
+    (kind, title): (&str, &str),
+    detail: String,
+    extras: Map<String, Value>,
+) -> String {
+    let mut problem = Map::new();
+    problem.insert("type".into(), kind.into());
+    problem.insert("title".into(), title.into());
+    problem.insert("status".into(), status.as_u16().into());
+    problem.insert("detail".into(), quoted(detail).into());
+    problem.insert("method".into(), request.method().as_str().into());
+    problem.insert("uri".into(), quoted(request.uri().to_string()).into());
+    problem.extend(extras);
+    Value::Object(problem).to_string()
 }
 
 fn quoted(mut text: String) -> String {

@@ -16,7 +16,6 @@
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
 mod admin;
-mod admin_reload;
 mod body;
 mod client_ip;
 mod configs;
@@ -71,8 +70,10 @@ use crate::intake::auth::Guard;
 use crate::limits::Limits;
 use crate::schema::Schemas;
 
-pub use self::admin::{Render, serve as serve_admin};
-pub use self::admin_reload::{CatalogBecame, Reload, Reloaded};
+pub use self::admin::{
+    AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, Served, is_token,
+    serve as serve_admin,
+};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
 

@@ -10,6 +10,7 @@
 //! - `document` an event's text and value, with what is added to it spliced in
 //! - `json` the members of a JSON object, byte for byte
 //! - `nearest` the names that somebody may have meant
+//! - `printable` strangers' text for a terminal
 //! - `units` durations, sizes and lists as config writes them
 //!
 //! Knows no I/O, no async, no configuration.
@@ -21,6 +22,7 @@ mod document;
 pub mod json;
 mod nearest;
 mod position;
+mod printable;
 mod record;
 mod since;
 mod stream;
@@ -32,6 +34,7 @@ pub use client_id::{AskedPlace, ClientId, IdError, Mark};
 pub use document::{Document, Malformed, Step, steps_of};
 pub use nearest::nearest;
 pub use position::{Offset, Partition, Timestamp, Topic};
+pub use printable::{printable, printable_char};
 pub use record::{NewRecord, Record};
 pub use since::{SinceError, parse_since};
 pub use stream::{Format, NameError, StreamName, StreamSet, View, parse_stream_names};

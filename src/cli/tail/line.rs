@@ -6,6 +6,10 @@
 use serde_json::Value;
 use unicode_width::UnicodeWidthChar;
 
+use crate::model::printable_char;
+
+pub(super) use crate::model::printable;
+
 /// Fewer columns than this are as good as these.
 const COLUMNS_MIN: usize = 20;
 
@@ -52,27 +56,6 @@ pub(super) fn of(data: &[u8], columns: usize, colour: bool) -> String {
     line.text
 }
 
-/// As it can be shown: control characters as pictures of them, and what turns the reading direction as what it is not.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(shown).collect()
-}
-
-fn shown(c: char) -> char {
-    match c {
-        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
-        '\u{7f}' => '\u{2421}',
-        '\u{80}'..='\u{9f}'
-        | '\u{61c}'
-        | '\u{200b}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{feff}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c => c,
-    }
-}
-
 struct Line {
     text: String,
     /// Columns.
@@ -101,7 +84,7 @@ impl Line {
     }
 
     fn push_cut(&mut self, part: &str) {
-        let mut chars = part.chars().take(CHARS_PER_COLUMN_MAX * self.left).map(shown).peekable();
+        let mut chars = part.chars().take(CHARS_PER_COLUMN_MAX * self.left).map(printable_char).peekable();
         while let Some(c) = chars.next() {
             let width = c.width().unwrap_or(0);
             // One column is kept for the mark, unless this is the end.

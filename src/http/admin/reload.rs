@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use super::error::Refusal;
-use super::info::json_of;
+use super::access::Operator;
+use super::note::What;
+use super::refusal::Refusal;
 
 /// Reads the configuration again, and swaps what can change. `Err`: all that is wrong, and nothing has changed. It goes on
 /// to its end also if nobody waits for it.
@@ -37,13 +38,8 @@ pub enum CatalogBecame {
     Unchanged,
 }
 
-pub(super) async fn post(request: HttpRequest, reload: web::Data<Reload>) -> HttpResponse {
-    match reload().await {
-        Ok(done) => json_of(&serde_json::json!(done)),
-        Err(faults) => Refusal::Reload(faults).answer(&request),
-    }
-}
-
-pub(super) async fn wrong_method(request: HttpRequest) -> HttpResponse {
-    Refusal::WrongMethod("POST").answer(&request)
+pub(super) async fn post(operator: Operator, reload: web::Data<Reload>) -> Result<HttpResponse, Refusal> {
+    let done = reload().await.map_err(Refusal::Faults)?;
+    operator.did(What::Reload, &done.changed.join(" "));
+    Ok(HttpResponse::Ok().json(done))
 }
