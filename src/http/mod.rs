@@ -107,7 +107,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             .app_data(web::Data::new(specification.clone()))
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
-        conn::pipeline(app, stopping.clone())
+        conn::pipeline(app, services.limits.clone(), stopping.clone())
     })?;
     let server = server.run();
     let handle = server.handle();
