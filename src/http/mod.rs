@@ -45,6 +45,8 @@ mod wishes;
 #[cfg(test)]
 mod handover_test;
 #[cfg(test)]
+mod limited_test;
+#[cfg(test)]
 mod reader_test;
 
 use std::io;
