@@ -63,7 +63,7 @@ pub fn describe() {
     gauge!(
         REFUSALS_HELD,
         Unit::Count,
-        "Refusals whose last byte waits now, so that the client does not come back at once"
+        "Refusals whose last byte waits now, so that the client does not come back at once; and farewells to full sockets"
     );
     counter!(
         LIMITED,

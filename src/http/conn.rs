@@ -17,14 +17,11 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::handover::{Conn, Handover};
+use crate::limits::Limits;
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-/// A peer that acknowledges nothing for this long is gone, whether it said so or not. The kernel counts a reader that has
-/// merely stopped reading (a shut window) in the same way, so it is minutes: such a reader is slow, not dead.
-const USER_TIMEOUT: Duration = Duration::from_secs(180);
-
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept for another request.
@@ -36,6 +33,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The whole pipeline. Once `stopping`, idle connections close, and busy ones after their answer.
 pub(super) fn pipeline<T, B>(
     app: App<T>,
+    limits: Limits,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()>
 where
@@ -59,21 +57,26 @@ where
             data.insert::<Handover>(conn.handover());
         })
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
+    let accept = move |io| {
+        let accepted = accept(io, &limits);
+        async { accepted }
+    };
     fn_service(accept).map_err(|_| ()).and_then(http.map_err(|_| ()))
 }
 
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
-async fn accept(io: TcpStream) -> io::Result<Accepted> {
+fn accept(io: TcpStream, limits: &Limits) -> io::Result<Accepted> {
     let peer = io.peer_addr().ok();
-    set_options(&io)?;
+    set_options(&io, limits)?;
     Ok((Conn::new(io), Protocol::Http1, peer))
 }
 
-fn set_options(io: &TcpStream) -> io::Result<()> {
+fn set_options(io: &TcpStream, limits: &Limits) -> io::Result<()> {
     io.set_nodelay(true)?;
     let socket = SockRef::from(io);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    // A peer that acknowledges nothing for so long is gone, whether it said so or not.
+    socket.set_tcp_user_timeout(Some(limits.options().dead_after))
 }

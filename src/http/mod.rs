@@ -47,6 +47,8 @@ mod wishes;
 #[cfg(test)]
 mod handover_test;
 #[cfg(test)]
+mod limited_test;
+#[cfg(test)]
 mod limits_test;
 #[cfg(test)]
 mod reader_test;
@@ -118,7 +120,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             .app_data(web::Data::new(specification.clone()))
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
-        conn::pipeline(app, stopping.clone())
+        conn::pipeline(app, services.limits.clone(), stopping.clone())
     })?;
     let server = server.run();
     let handle = server.handle();

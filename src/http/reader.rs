@@ -297,10 +297,10 @@ impl Reader {
     /// the stream is cut.
     fn leave(mut self) {
         let Some(held) = self.patience.hold(self.subscription.client()) else { return };
-        let mut last: Vec<Box<Rest>> = self.rest.take().into_iter().collect();
+        let mut last: Vec<Rest> = self.rest.take().into_iter().map(|rest| *rest).collect();
         if self.phase != Phase::Ending {
             last.retain(|rest| rest.is_begun());
-            last.push(self.farewell());
+            last.push(*self.farewell());
         }
         drop(actix_rt::spawn(rest::finish(self.io, self.manners.wire, last, held)));
     }

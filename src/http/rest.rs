@@ -82,7 +82,7 @@ impl Rest {
 
 /// The last of a stream whose reader is gone already: what was begun, and the farewell. `held` is its place among what waits;
 /// a stop that begins meanwhile cuts it.
-pub(super) async fn finish(mut io: TcpStream, wire: Wire, last: Vec<Box<Rest>>, held: Held) {
+pub(super) async fn finish(mut io: TcpStream, wire: Wire, last: Vec<Rest>, held: Held) {
     let written = async {
         for mut rest in last {
             write(&io, wire, &mut rest).await?;

@@ -57,6 +57,7 @@ pub struct Reader {
     pub id: u64,
     pub asker: Asker,
     pub user_agent: Option<Box<str>>,
+    pub set: StreamSet,
     pub since: Timestamp,
     sent_bytes: AtomicU64,
     /// How far its channel had moved where the reader stands, or `AT_TIP`. Said when that changes, and not at every event:
@@ -74,11 +75,6 @@ impl Reader {
     /// What was written to it, except the newest few kilobytes of a reader that is being written to.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
-    }
-
-    /// What it reads.
-    pub fn set(&self) -> &StreamSet {
-        &self.channel.set
     }
 
     /// How many records of the log lie between its place and where the tail stands.
@@ -114,6 +110,7 @@ impl Registry {
             id,
             asker: who.asker,
             user_agent,
+            set: channel.set.clone(),
             since,
             sent_bytes: AtomicU64::new(0),
             place: AtomicI64::new(AT_TIP),

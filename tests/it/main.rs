@@ -10,7 +10,8 @@
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
 //!   stop, `produce` and `tail` the commands that are clients,
-//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
+//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind, `gone` readers that stand
+//!   still and peers that vanish
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -28,6 +29,7 @@ mod crash;
 mod documented;
 mod edge;
 mod engine;
+mod gone;
 mod handover;
 mod intake;
 mod limits;
