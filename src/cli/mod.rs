@@ -57,7 +57,7 @@ enum ConfigCommand {
     Show(ServeArgs),
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 struct ServeArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]

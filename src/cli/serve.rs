@@ -2,23 +2,28 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
-use crate::app::{self, Running, StartError};
-use crate::config::Config;
+use crate::app::{self, Running, Settings, StartError};
+use crate::config::Loaded;
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let config = match args.settings().finish() {
-        Ok(config) => config,
+    let settings = {
+        let args = args.clone();
+        Arc::new(move || args.settings())
+    };
+    let loaded = match settings().load() {
+        Ok(loaded) => loaded,
         Err(faults) => {
             complain(&faults);
             return ExitCode::from(EXIT_USAGE);
         }
     };
     log_to_stderr();
-    match serve(&config, args.demo) {
+    match serve(loaded, settings, args.demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain(&e);
@@ -27,10 +32,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(config: &Config, demo: bool) -> Result<(), StartError> {
+fn serve(loaded: Loaded, settings: Settings, demo: bool) -> Result<(), StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(config, engine.handle()).await?;
+        let running = app::start(loaded, settings, engine.handle()).await?;
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));

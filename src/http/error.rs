@@ -71,6 +71,9 @@ pub(super) enum Refusal {
     /// What each event is told of its stream.
     #[error("{0}")]
     Forbidden(String),
+    /// All that is wrong with it.
+    #[error("the configuration is refused whole, and nothing has changed: mend what `errors` names, and ask again")]
+    Reload(Vec<String>),
     #[error("the handler failed: {0}")]
     Internal(String),
 }
@@ -112,6 +115,7 @@ impl Refusal {
                 _ => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Requests"),
             },
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping"),
+            Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", "Configuration Refused"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
     }
@@ -153,6 +157,9 @@ impl Refusal {
                 extras.insert("limit_name".into(), json!(exceeded.limit.as_str()));
                 extras.insert("limit".into(), json!(exceeded.most));
                 extras.extend(exceeded.in_use.map(|in_use| ("in_use".to_owned(), json!(in_use))));
+            }
+            Self::Reload(faults) => {
+                extras.insert("errors".into(), json!(faults));
             }
             _ => {}
         }

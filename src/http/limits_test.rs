@@ -47,12 +47,13 @@ impl Host {
         log.add_partition(&Partition::new(&Topic::new("a.t"), 0));
         let shutdown = Shutdown::default();
         let topics = catalog.topics();
-        let hub = Hub::start(hub::Options::default(), log.clone(), topics, &[], &engine, shutdown.watcher());
+        let limits = limits_of(limits);
+        let stop = shutdown.watcher();
+        let hub = Hub::start(hub::Options::default(), limits.clone(), log.clone(), topics, &[], &engine, stop);
         let schemas = Schemas::new(&schema::Options::default(), Fetcher::new().expect("a fetcher"), engine.clone());
         let schemas = Arc::new(schemas.expect("schemas"));
         let catalog = Live::fixed(catalog);
         let intake = intake::Options::default();
-        let limits = limits_of(limits);
         let services = Services {
             hub: hub.expect("a hub"),
             guard: Guard::new(&intake, true).expect("a guard"),

@@ -10,11 +10,13 @@
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
-//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
+//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener, `admin_reload` its answer to
+//!   who has changed the configuration; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
 mod admin;
+mod admin_reload;
 mod body;
 mod client_ip;
 mod configs;
@@ -35,6 +37,7 @@ mod patience;
 mod query;
 mod quiet;
 mod reader;
+mod rest;
 mod resume;
 mod sentence;
 mod soft;
@@ -69,6 +72,7 @@ use crate::limits::Limits;
 use crate::schema::Schemas;
 
 pub use self::admin::{Render, serve as serve_admin};
+pub use self::admin_reload::{CatalogBecame, Reload, Reloaded};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
 

@@ -8,25 +8,30 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
+use super::patience::Patience;
+use super::rest::{self, Rest};
 use super::sse::Wire;
-use crate::hub::{BATCH_FRAMES_MAX, Delivery, Next, Subscription, Turn, Worker};
+use crate::hub::{BATCH_FRAMES_MAX, Delivery, End, Next, Subscription, Turn, Worker};
 
 /// Rounds of write after which a fast reader lets the others of its worker run.
 const ROUNDS_MAX: usize = 16;
 /// What a reader may send after its request before it counts as broken.
-const STRAY_BYTES_MAX: u32 = 64 * 1024;
+const STRAY_BYTES_MAX: u16 = u16::MAX;
 /// A reader adds its bytes up by itself, and has them counted when they are this many more: the count stands elsewhere
 /// in memory, and to touch it at every event would cost a cache miss each.
-const COUNTED_EVERY: u32 = 16 * 1024;
+const COUNTED_EVERY: u16 = 16 * 1024;
 
-/// Writes the stream until the reader leaves, its socket fails, or streams are to end. Nothing of it is left then.
+/// Writes the stream until the reader leaves, its socket fails, or the stream is to end. Nothing of it is left then, but for
+/// the last bytes of one whose socket is full: they wait with a task of their own (see `rest`).
 pub(super) fn run(
     io: TcpStream,
     mut subscription: Subscription,
     notice: Option<&str>,
     worker: &Rc<Worker>,
     manners: Manners,
+    patience: &Patience,
 ) -> impl Future<Output = ()> + use<> {
     let turn = subscription.enter(worker);
     let Manners { wire, positions } = manners;
@@ -38,8 +43,19 @@ pub(super) fn run(
     if let Some(id) = subscription.position().filter(|_| positions) {
         opening.extend(wire.position(&id));
     }
-    let rest = Some(Box::new(Rest::bytes(opening)));
-    Reader { io, subscription, turn, manners, rest, greeted: false, ending: false, stray_bytes: 0, uncounted_bytes: 0 }
+    let reader = Reader {
+        io,
+        subscription,
+        turn,
+        manners,
+        rest: Some(Rest::word(opening)),
+        pause: None,
+        patience: patience.clone(),
+        phase: Phase::Greeting,
+        stray_bytes: 0,
+        uncounted_bytes: 0,
+    };
+    Task(Some(reader))
 }
 
 /// What one reader is sent besides events, and how.
@@ -50,52 +66,92 @@ pub(super) struct Manners {
     pub(super) positions: bool,
 }
 
+/// `None`: it is over.
+struct Task(Option<Reader>);
+
 struct Reader {
     io: TcpStream,
     subscription: Subscription,
     turn: Turn,
     manners: Manners,
-    /// What must go out before anything else: an event is never left half written.
     rest: Option<Box<Rest>>,
-    /// The first event, which carries `retry:`, has been taken.
-    greeted: bool,
-    /// `rest` is the last of the stream.
-    ending: bool,
-    stray_bytes: u32,
+    /// Its client has had more than its rate: no events until then.
+    pause: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    phase: Phase,
+    stray_bytes: u16,
     /// Written, and not yet counted where operators see it.
-    uncounted_bytes: u32,
+    uncounted_bytes: u16,
 }
 
-/// The stream is over: why matters to nobody but the socket.
-struct Over;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The first event, which carries `retry:`, is still to come.
+    Greeting,
+    Events,
+    /// `rest` is the last of the stream.
+    Ending,
+}
 
-impl Future for Reader {
+/// The stream is over.
+struct Over {
+    why: End,
+    /// Its socket is full: the last bytes wait for it elsewhere.
+    full: bool,
+}
+
+impl Over {
+    const FAILED: Self = Self::by(End::Failed);
+
+    const fn by(why: End) -> Self {
+        Self { why, full: false }
+    }
+}
+
+impl Future for Task {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let reader = self.get_mut();
+        let task = self.get_mut();
+        if let Some(reader) = &mut task.0 {
+            let Over { why, full } = ready!(reader.poll_over(context));
+            reader.subscription.ends(why);
+            if let Some(reader) = task.0.take_if(|_| full) {
+                reader.leave();
+            }
+            task.0 = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Reader {
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Over> {
         for _ in 0..ROUNDS_MAX {
-            match reader.step(context) {
+            match self.step(context) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(Over)) => return Poll::Ready(()),
-                Poll::Pending => return reader.watch_peer(context),
+                Poll::Ready(Err(over)) => return Poll::Ready(over),
+                Poll::Pending => return self.watch_peer(context),
             }
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
-}
 
-impl Reader {
     /// One round: finish what was begun, else what is due, else what comes next.
     fn step(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        if let Err(Over) = ready!(self.poll_rest(context)) {
-            return Poll::Ready(Err(Over));
+        if let Err(over) = ready!(self.poll_rest(context)) {
+            return Poll::Ready(Err(over));
         }
-        if self.turn.is_over() {
-            self.ending = true;
-            self.rest = Some(Box::new(Rest::bytes(self.manners.wire.farewell(self.subscription.retry_ms()))));
+        if self.turn.is_over().is_some() {
+            self.phase = Phase::Ending;
+            self.rest = Some(self.farewell());
             return Poll::Ready(Ok(()));
+        }
+        if self.poll_pause(context).is_pending() {
+            self.subscription.stands_here();
+            self.turn.wait_for_heartbeats(context);
+            return self.poll_heartbeat();
         }
         // Lent for the length of a poll: a reader owns no list.
         let mut found = self.turn.take_found();
@@ -106,18 +162,23 @@ impl Reader {
 
     fn next(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
         match self.subscription.poll_next(context, &self.turn, found) {
-            Poll::Ready(Next::Frames) if !self.greeted => Poll::Ready(self.greet(&found[..1])),
+            Poll::Ready(Next::Frames) if self.phase == Phase::Greeting => Poll::Ready(self.greet(&found[..1])),
             Poll::Ready(Next::Frames) => self.write(context, found),
             Poll::Ready(Next::Notice(text)) => {
-                self.rest = Some(Box::new(Rest::bytes(self.manners.wire.comment(&text))));
+                self.rest = Some(Rest::word(self.manners.wire.comment(&text)));
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Next::AtTip) | Poll::Pending if self.turn.take_heartbeat() => {
-                self.rest = Some(Box::new(Rest::bytes(self.heartbeat())));
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Next::AtTip) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Next::AtTip) | Poll::Pending => self.poll_heartbeat(),
         }
+    }
+
+    fn poll_heartbeat(&mut self) -> Poll<Result<(), Over>> {
+        if !self.turn.take_heartbeat() {
+            return Poll::Pending;
+        }
+        self.count();
+        self.rest = Some(Rest::word(self.heartbeat()));
+        Poll::Ready(Ok(()))
     }
 
     /// A sign of life, which brings the place where it has moved.
@@ -129,11 +190,15 @@ impl Reader {
         }
     }
 
+    fn farewell(&self) -> Box<Rest> {
+        Rest::word(self.manners.wire.farewell(self.subscription.retry_ms()))
+    }
+
     /// The first event goes out alone, with its `retry:`.
     fn greet(&mut self, first: &[Delivery]) -> Result<(), Over> {
-        self.greeted = true;
+        self.phase = Phase::Events;
         let bytes = self.manners.wire.first_event(&first[0], self.subscription.retry_ms());
-        self.rest = Some(Box::new(Rest::bytes(bytes)));
+        self.rest = Some(Rest::first(bytes));
         self.subscription.accept(first);
         Ok(())
     }
@@ -141,29 +206,30 @@ impl Reader {
     /// As much as the socket takes, in one write. An event that went out in part is the reader's; what comes after it
     /// stays with the ring.
     fn write(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
+        let io = &self.io;
         let written = match found.as_slice() {
             // Nearly always: a live reader gets events one by one.
             [one] => match self.manners.wire.joined(one) {
-                Some(event) => self.io.try_write(event),
-                None => self.io.try_write_vectored(&self.manners.wire.slices(one)),
+                Some(event) => io.try_write(event),
+                None => io.try_write_vectored(&self.manners.wire.slices(one)),
             },
             several => {
                 let mut slices = [IoSlice::new(&[]); 2 * BATCH_FRAMES_MAX];
                 for (pair, delivery) in slices.chunks_exact_mut(2).zip(several) {
                     pair.copy_from_slice(&self.manners.wire.slices(delivery));
                 }
-                self.io.try_write_vectored(&slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
+                io.try_write_vectored(&slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
             }
         };
         let written = match written {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Poll::Ready(Err(Over)),
+            Err(_) => return Poll::Ready(Err(Over::FAILED)),
         };
         self.sent(written);
         self.take_over(found, written);
         if self.rest.is_none() && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
-            self.turn.wait_for_frames(context);
+            self.subscription.wait_at_tip(context, &self.turn);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -184,110 +250,127 @@ impl Reader {
         let begun = taken < found.len();
         self.subscription.accept(&found[..taken + usize::from(begun)]);
         if begun {
-            self.rest = Some(Box::new(Rest { what: What::Event(found.swap_remove(taken)), written: left }));
+            self.rest = Some(Rest::event(found.swap_remove(taken), left));
         }
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
         while let Some(rest) = &mut self.rest {
-            match self.io.try_write_vectored(&rest.slices(self.manners.wire)) {
-                Ok(written) => {
-                    rest.written += written;
-                    let whole = rest.is_out(self.manners.wire);
-                    self.sent(written);
-                    if whole {
+            match rest.try_write(&self.io, self.manners.wire) {
+                Ok((is_out, written)) => {
+                    if is_out {
                         self.rest = None;
                     }
+                    self.sent(written);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.turn.wait_for_the_end(context);
-                    if ready!(self.io.poll_write_ready(context)).is_err() {
-                        return Poll::Ready(Err(Over));
-                    }
-                }
-                Err(_) => return Poll::Ready(Err(Over)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::FAILED)),
+                    Poll::Pending => return self.stand_still(context),
+                },
+                Err(_) => return Poll::Ready(Err(Over::FAILED)),
             }
         }
-        Poll::Ready(if self.ending { Err(Over) } else { Ok(()) })
+        match self.phase {
+            Phase::Ending => Poll::Ready(Err(Over::by(self.turn.is_over().unwrap_or(End::Stop)))),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The socket is full. Waits for it, unless it is given up.
+    fn stand_still(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        self.turn.wait_for_the_socket(context);
+        self.count();
+        self.subscription.stands_here();
+        if self.turn.is_over() == Some(End::Operator) {
+            return Poll::Ready(Err(Over { why: End::Operator, full: true }));
+        }
+        let is_behind = self.rest.as_ref().is_some_and(|rest| rest.is_event()) || self.subscription.is_behind();
+        // In this order: a standstill without anything to bring is none, and its time begins anew.
+        if self.turn.take_standstill() && is_behind && self.subscription.is_too_slow() {
+            return Poll::Ready(Err(Over { why: End::Slow, full: true }));
+        }
+        Poll::Pending
+    }
+
+    /// Ends now, although the socket is full: what was begun and the farewell wait for it elsewhere. Where no more can wait,
+    /// the stream is cut.
+    fn leave(mut self) {
+        let Some(held) = self.patience.hold(self.subscription.client()) else { return };
+        let mut last: Vec<Box<Rest>> = self.rest.take().into_iter().collect();
+        if self.phase != Phase::Ending {
+            last.retain(|rest| rest.is_begun());
+            last.push(self.farewell());
+        }
+        drop(actix_rt::spawn(rest::finish(self.io, self.manners.wire, last, held)));
+    }
+
+    /// No events while its client has had more than its rate. The other streams of it may have been sent something meanwhile,
+    /// or the rate has changed: it is asked again.
+    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = self.subscription.still_paced().map(|wait| Box::pin(sleep(wait)));
+        }
+        Poll::Ready(())
     }
 
     fn sent(&mut self, bytes: usize) {
         if bytes > 0 {
             self.turn.sent();
-            self.uncounted_bytes = added(self.uncounted_bytes, bytes);
-            if self.uncounted_bytes >= COUNTED_EVERY {
-                self.subscription.sent(std::mem::take(&mut self.uncounted_bytes).into());
+            let bytes = usize::from(self.uncounted_bytes) + bytes;
+            match u16::try_from(bytes).ok().filter(|bytes| *bytes < COUNTED_EVERY) {
+                Some(few) => self.uncounted_bytes = few,
+                None => self.count_with(bytes),
             }
+        }
+    }
+
+    fn count(&mut self) {
+        if self.uncounted_bytes > 0 {
+            self.count_with(self.uncounted_bytes.into());
+        }
+    }
+
+    fn count_with(&mut self, bytes: usize) {
+        self.uncounted_bytes = 0;
+        // One that waits already asks again after it.
+        if let Some(wait) = self.subscription.sent(bytes as u64)
+            && self.pause.is_none()
+        {
+            self.pause = Some(Box::pin(sleep(wait)));
         }
     }
 
     /// Waits for the peer to leave, also while nothing is sent to it. Not `readable()`: that would leave actix's read
     /// waker in place, and with it the memory of its finished task.
-    fn watch_peer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn watch_peer(&mut self, context: &mut Context<'_>) -> Poll<Over> {
         let mut stray = [0; 512];
         loop {
             match ready!(self.io.poll_read_ready(context)).and_then(|()| self.io.try_read(&mut stray)) {
-                Ok(0) => return Poll::Ready(()),
-                Ok(bytes) => self.stray_bytes = added(self.stray_bytes, bytes),
+                Ok(0) => return Poll::Ready(Over::by(End::Left)),
+                Ok(bytes) => {
+                    let bytes = u16::try_from(bytes).unwrap_or(STRAY_BYTES_MAX);
+                    self.stray_bytes = self.stray_bytes.saturating_add(bytes);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Err(_) => return Poll::Ready(Over::FAILED),
             }
-            if self.stray_bytes > STRAY_BYTES_MAX {
-                return Poll::Ready(());
+            if self.stray_bytes == STRAY_BYTES_MAX {
+                return Poll::Ready(Over::FAILED);
             }
         }
-    }
-}
-
-fn added(sum: u32, bytes: usize) -> u32 {
-    sum.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX))
-}
-
-/// Bytes that are on their way out.
-struct Rest {
-    what: What,
-    written: usize,
-}
-
-enum What {
-    Bytes(Vec<u8>),
-    Event(Delivery),
-}
-
-impl Rest {
-    fn bytes(bytes: Vec<u8>) -> Self {
-        Self { what: What::Bytes(bytes), written: 0 }
-    }
-
-    fn whole(&self, wire: Wire) -> [IoSlice<'_>; 2] {
-        match &self.what {
-            What::Bytes(bytes) => [IoSlice::new(bytes), IoSlice::new(&[])],
-            What::Event(delivery) => wire.slices(delivery),
-        }
-    }
-
-    /// What has not gone out yet.
-    fn slices(&self, wire: Wire) -> [IoSlice<'_>; 2] {
-        let mut slices = self.whole(wire);
-        let first = self.written.min(slices[0].len());
-        slices[0].advance(first);
-        slices[1].advance(self.written - first);
-        slices
-    }
-
-    fn is_out(&self, wire: Wire) -> bool {
-        self.written >= self.whole(wire).iter().map(|slice| slice.len()).sum::<usize>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Reader;
+    use super::Task;
 
     /// With what tokio adds, a reader's task takes two groups of 128 bytes; one byte more makes it three.
     #[test]
     fn a_readers_task_fits_into_256_bytes() {
         const OF_TOKIO: usize = 32 + 16 + 8 + 48;
-        assert!(size_of::<Reader>() + OF_TOKIO <= 256, "{}", size_of::<Reader>());
+        assert!(size_of::<Task>() + OF_TOKIO <= 256, "{}", size_of::<Task>());
     }
 }

@@ -99,10 +99,10 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         .conn_data::<Handover>()
         .cloned()
         .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
-    let worker = worker.clone();
+    let (worker, patience) = (worker.clone(), services.patience.clone());
     let manners = Manners { wire: Wire { format: wishes.view.format, framing }, positions: wishes.positions };
     let body = HandoverBody::new(handover, move |io| {
-        actix_rt::spawn(reader::run(io, subscription, notice.as_deref(), &worker, manners));
+        actix_rt::spawn(reader::run(io, subscription, notice.as_deref(), &worker, manners, &patience));
     });
     Ok(framed(answer.body(body), framing))
 }

@@ -2,6 +2,7 @@
 //! readers that return from nearly the same place cost about one read of the gap.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,13 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::frame::Body;
+use crate::limits::{Turn, Turns};
 use crate::log::{Log, ReadError};
 use crate::metrics as names;
-use crate::model::{Offset, Partition, Timestamp};
+use crate::model::{ClientKey, Offset, Partition, Timestamp};
 
 /// Blocks begin at multiples of this, so that readers from nearly the same place ask for the same block.
 const BLOCK_OFFSETS: i64 = 512;
@@ -25,8 +27,6 @@ const CACHE_BYTES_MAX: usize = 64 << 20;
 const CACHE_BLOCKS_MAX: usize = 4096;
 /// A block that nobody asked for during this time is given back.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Reads of the log at once. Others wait their turn, with heartbeats.
-const READS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -72,12 +72,13 @@ pub(super) struct CatchUp {
     log: Arc<dyn Log>,
     engine: Handle,
     blocks: Mutex<Blocks>,
-    reads: Semaphore,
+    /// Reads of the log at once, in all and of one client. Others wait their turn, with heartbeats.
+    turns: Turns,
 }
 
 impl CatchUp {
-    pub(super) fn new(log: Arc<dyn Log>, engine: Handle) -> Arc<Self> {
-        Arc::new(Self { log, engine, blocks: Mutex::default(), reads: Semaphore::new(READS_MAX) })
+    pub(super) fn new(log: Arc<dyn Log>, turns: Turns, engine: Handle) -> Arc<Self> {
+        Arc::new(Self { log, engine, blocks: Mutex::default(), turns })
     }
 
     /// The block that covers this offset, if it is at hand.
@@ -92,12 +93,21 @@ impl CatchUp {
     }
 
     /// The block that covers this offset, or, where the partition has nothing there, an empty one.
-    pub(super) async fn block(self: &Arc<Self>, partition: &Partition, from: Offset) -> Result<Arc<Block>, ReadError> {
+    pub(super) async fn block(
+        self: &Arc<Self>,
+        client: &ClientKey,
+        partition: &Partition,
+        from: Offset,
+    ) -> Result<Arc<Block>, ReadError> {
         loop {
             if let Some(block) = self.cached(partition, from) {
                 return Ok(block);
             }
-            let (start, loading) = self.load(partition, from);
+            let under_way = self.blocks.lock().loading(partition, from);
+            let (start, loading) = match under_way {
+                Some(joined) => joined,
+                None => self.in_turn(client, partition, from).await?,
+            };
             let block = match loading.await {
                 // Of another reader's place, in a read that this one joined: its own is still there.
                 Err(ReadError::Gone { first }) if first <= from => continue,
@@ -116,6 +126,7 @@ impl CatchUp {
     /// The time of the newest record below this offset.
     pub(super) async fn time_before(
         self: &Arc<Self>,
+        client: &ClientKey,
         partition: &Partition,
         at: Offset,
     ) -> Result<Option<Timestamp>, ReadError> {
@@ -123,7 +134,7 @@ impl CatchUp {
             return Ok(None);
         }
         // Most often the record right before it, in the block that the reader wants next anyway.
-        match self.block(partition, Offset(at.0 - 1)).await {
+        match self.block(client, partition, Offset(at.0 - 1)).await {
             Ok(block) => match block.entries.iter().rev().find(|entry| entry.offset < at) {
                 Some(entry) => Ok(Some(entry.time)),
                 None => Ok(self.log.before(partition, at).await?.map(|(_, time)| time)),
@@ -150,12 +161,36 @@ impl CatchUp {
         }
     }
 
-    /// The read that will bring the block: the one under way, or a new one.
-    fn load(self: &Arc<Self>, partition: &Partition, from: Offset) -> (Offset, Loading) {
+    /// Waits for the client's turn, and only then marks the block as loading: who joins a read waits for that read, and not
+    /// for another's turn. Not in the reader's own task: it may wait for its socket when its turn comes, and would keep
+    /// the turn from others.
+    async fn in_turn(
+        self: &Arc<Self>,
+        client: &ClientKey,
+        partition: &Partition,
+        from: Offset,
+    ) -> Result<(Offset, Loading), ReadError> {
+        let (this, client, partition) = (self.clone(), client.clone(), partition.clone());
+        let begun = self.engine.spawn(async move {
+            let turn = this.turns.take(&client).await;
+            this.load(&partition, from, turn)
+        });
+        // Who leaves gives its place in the line up.
+        let _given_up = GivenUp(begun.abort_handle());
+        begun.await.map_err(|e| ReadError::Unavailable(e.to_string()))
+    }
+
+    /// The read that will bring the block: one that has brought it, the one under way, or a new one in this turn.
+    fn load(self: &Arc<Self>, partition: &Partition, from: Offset, turn: Turn) -> (Offset, Loading) {
         let mut blocks = self.blocks.lock();
-        let aligned = Offset(from.0 - from.0.rem_euclid(BLOCK_OFFSETS));
+        if let Some(joined) = blocks.loading(partition, from) {
+            return joined;
+        }
+        let aligned = aligned(from);
         let start = match blocks.at_or_before(partition, from) {
-            Some((start, Slot::Loading(loading))) if start >= aligned => return (start, loading.clone()),
+            Some((start, Slot::Ready { block, .. })) if block.covers(from) => {
+                return (start, ready(Ok(block.clone())).boxed().shared());
+            }
             Some((_, Slot::Ready { block, .. })) => aligned.max(block.next.min(from)),
             _ => aligned,
         };
@@ -163,7 +198,10 @@ impl CatchUp {
         let this = self.clone();
         let key = (partition.clone(), start);
         // A task of its own, so that it ends (and gives its turn back) also when the readers who asked have left.
-        let read = self.engine.spawn(async move { this.read(key, from, end).await });
+        let read = self.engine.spawn(async move {
+            let _turn = turn;
+            this.read(key, from, end).await
+        });
         let loading =
             read.map(|read| read.unwrap_or_else(|e| Err(ReadError::Unavailable(e.to_string())))).boxed().shared();
         blocks.by_start.insert((partition.clone(), start), Slot::Loading(loading.clone()));
@@ -187,7 +225,6 @@ impl CatchUp {
         from: Offset,
         end: Offset,
     ) -> Result<Block, ReadError> {
-        let _turn = self.reads.acquire().await.map_err(|e| ReadError::Unavailable(e.to_string()))?;
         let mut start = *start;
         let mut read = self.log.read(partition, start..end, BLOCK_BYTES).await;
         // The block begins before what is kept, but the reader's place does not.
@@ -210,7 +247,29 @@ impl CatchUp {
     }
 }
 
+/// Ends a task when dropped.
+struct GivenUp(AbortHandle);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Where the block begins that this offset lies in, if none is cut short.
+fn aligned(offset: Offset) -> Offset {
+    Offset(offset.0 - offset.0.rem_euclid(BLOCK_OFFSETS))
+}
+
 impl Blocks {
+    /// The read under way that will bring the block of this offset, and where that begins.
+    fn loading(&mut self, partition: &Partition, from: Offset) -> Option<(Offset, Loading)> {
+        match self.at_or_before(partition, from)? {
+            (start, Slot::Loading(loading)) if start >= aligned(from) => Some((start, loading.clone())),
+            _ => None,
+        }
+    }
+
     /// The last slot of the partition that begins at or before this offset.
     fn at_or_before(&mut self, partition: &Partition, offset: Offset) -> Option<(Offset, &mut Slot)> {
         let first = (partition.clone(), Offset(i64::MIN));

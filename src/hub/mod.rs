@@ -49,15 +49,15 @@ use self::channels::Channels;
 use self::following::Following;
 use self::place::{ResolveError, Resolved};
 use self::wake::Bell;
-use crate::limits::{Asker, Place};
+use crate::limits::{Asker, Limits, Place};
 use crate::log::{Log, ReadError};
-use crate::model::{ClientId, StreamSet, Timestamp, Topic};
+use crate::model::{ClientId, ClientKey, StreamSet, Timestamp, Topic};
 use crate::shutdown::Stop;
 
 pub use self::delivery::Delivery;
 pub use self::frame::{Body, Frame, Head};
 pub use self::options::Options;
-pub use self::registry::{Reader, Registry};
+pub use self::registry::{End, Reader, Registry};
 pub use self::ring::BATCH_FRAMES_MAX;
 pub use self::subscription::{Next, Subscription};
 pub use self::wake::{Turn, Worker};
@@ -107,12 +107,12 @@ pub struct Hub {
 
 struct Shared {
     options: Options,
+    limits: Limits,
     log: Arc<dyn Log>,
     engine: Handle,
     catchup: Arc<CatchUp>,
     registry: Arc<Registry>,
     channels: Mutex<Channels>,
-    bells: Mutex<Vec<Arc<Bell>>>,
     /// What has become of the streams since the start; none if nothing has.
     following: watch::Sender<Option<Arc<Following>>>,
     caught_up: AtomicBool,
@@ -124,6 +124,7 @@ impl Hub {
     /// Starts the tail on `engine`. `warm` sets get their rings filled from the log at once.
     pub fn start(
         options: Options,
+        limits: Limits,
         log: Arc<dyn Log>,
         topics: Vec<Topic>,
         warm: &[StreamSet],
@@ -135,13 +136,13 @@ impl Hub {
             channels.get_or_open(set, true)?;
         }
         let shared = Arc::new(Shared {
-            catchup: CatchUp::new(log.clone(), engine.clone()),
+            catchup: CatchUp::new(log.clone(), limits.turns().clone(), engine.clone()),
             options,
+            limits,
             log,
             engine: engine.clone(),
             registry: Arc::default(),
             channels: Mutex::new(channels),
-            bells: Mutex::default(),
             following: watch::Sender::default(),
             caught_up: AtomicBool::new(false),
             began: AtomicBool::new(false),
@@ -172,7 +173,8 @@ impl Hub {
             return Err(SubscribeError::ForeignId);
         }
         let channel = self.shared.channels.lock().get_or_open(set, false)?;
-        let entry = self.shared.registry.enter(set.clone(), who);
+        let key = who.asker.key.clone();
+        let entry = self.shared.registry.enter(&channel, who);
         let shared = self.shared.clone();
         if let Some(bookmark) = place::from_ring(&shared, &channel, &from) {
             if !bookmark.has_an_id() {
@@ -180,7 +182,7 @@ impl Hub {
             }
             return Ok(Subscription::resolved(shared, channel, bookmark, entry));
         }
-        let resolving = self.shared.engine.spawn(resolve(shared.clone(), channel.clone(), from));
+        let resolving = self.shared.engine.spawn(resolve(shared.clone(), channel.clone(), from, key));
         Ok(Subscription::resolving(shared, channel, resolving, entry))
     }
 
@@ -196,8 +198,8 @@ impl Hub {
     /// The part of the hub that lives on one worker thread: made there, and its `run` spawned there.
     pub fn worker(&self, end_spread: Duration) -> Rc<Worker> {
         let bell = Arc::<Bell>::default();
-        self.shared.bells.lock().push(bell.clone());
-        Worker::new(bell, self.stop.clone(), self.shared.options.heartbeat, end_spread)
+        self.shared.registry.hear(bell.clone());
+        Worker::new(bell, self.stop.clone(), self.shared.limits.clone(), self.shared.options.heartbeat, end_spread)
     }
 }
 
@@ -223,14 +225,19 @@ impl Shared {
     }
 
     fn ring_bells(&self) {
-        self.bells.lock().iter().for_each(|bell| bell.ring());
+        self.registry.ring_bells();
     }
 }
 
 /// Asks until the log answers: its being away never refuses a reader.
-async fn resolve(shared: Arc<Shared>, channel: Arc<Channel>, from: From) -> Result<Resolved, ResolveError> {
+async fn resolve(
+    shared: Arc<Shared>,
+    channel: Arc<Channel>,
+    from: From,
+    client: ClientKey,
+) -> Result<Resolved, ResolveError> {
     loop {
-        match place::from_log(&shared, &channel, &from).await {
+        match place::from_log(&shared, &channel, &from, &client).await {
             Err(ResolveError::Log(ReadError::Unavailable(_))) => tokio::time::sleep(RESOLVE_AGAIN_AFTER).await,
             // Retention passed the place while it was being asked: ask anew.
             Err(ResolveError::Log(ReadError::Gone { .. })) => {}

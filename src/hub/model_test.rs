@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::subscription::Subscription;
 use super::testing::{SharedLog, two_topics, who};
 use super::{Delivery, From, Hub, Next, Options, Turn, Worker};
+use crate::limits::Limits;
 use crate::log::TailBatch;
 use crate::model::{ClientId, Offset, Partition, Record, StreamSet, Topic, View};
 use crate::shutdown::Shutdown;
@@ -144,7 +145,7 @@ impl World {
         let engine = tokio::runtime::Handle::current();
         let stop = self.shutdown.watcher();
         let log = self.log.clone();
-        let hub = Hub::start(options, log, self.topics.clone(), &[], &engine, stop).expect("a hub");
+        let hub = Hub::start(options, Limits::none(), log, self.topics.clone(), &[], &engine, stop).expect("a hub");
         let feed = loop {
             let feed =
                 self.log.last_tail().filter(|feed| self.servers.iter().all(|server| !server.feed.same_channel(feed)));

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::channel::Channel;
 use super::{From, Shared};
 use crate::log::{PartitionEnds, ReadError};
-use crate::model::{AskedPlace, Bookmark, ClientId, Mark, Offset, Partition, Place, Timestamp};
+use crate::model::{AskedPlace, Bookmark, ClientId, ClientKey, Mark, Offset, Partition, Place, Timestamp};
 
 /// How far before an id's newest time a partition starts that the id does not mention: record times are producers'
 /// clocks.
@@ -66,9 +66,14 @@ pub(super) fn from_ring(shared: &Shared, channel: &Channel, from: &From) -> Opti
 }
 
 /// The place as the log tells it.
-pub(super) async fn from_log(shared: &Shared, channel: &Channel, from: &From) -> Result<Resolved, ResolveError> {
+pub(super) async fn from_log(
+    shared: &Shared,
+    channel: &Channel,
+    from: &From,
+    client: &ClientKey,
+) -> Result<Resolved, ResolveError> {
     let ends = shared.log.ends(channel.set.topics()).await?;
-    let mut resolver = Resolver { shared, channel, notice: String::new() };
+    let mut resolver = Resolver { shared, channel, client, notice: String::new() };
     let starts = match from {
         From::Live => ends.iter().map(|ends| Start::At(ends.next)).collect(),
         From::Since(time) if *time >= Timestamp::now() => ends.iter().map(|ends| Start::At(ends.next)).collect(),
@@ -91,6 +96,8 @@ pub(super) async fn from_log(shared: &Shared, channel: &Channel, from: &From) ->
 struct Resolver<'a> {
     shared: &'a Shared,
     channel: &'a Channel,
+    /// Whose turn the reads of the log are.
+    client: &'a ClientKey,
     notice: String,
 }
 
@@ -165,7 +172,7 @@ impl Resolver<'_> {
     async fn time_before(&self, partition: &Partition, at: Offset) -> Result<Option<Timestamp>, ReadError> {
         match self.channel.with_ring(|ring| ring.time_before(partition, at)) {
             Some(known) => Ok(known),
-            None => self.shared.catchup.time_before(partition, at).await,
+            None => self.shared.catchup.time_before(self.client, partition, at).await,
         }
     }
 
@@ -196,7 +203,7 @@ impl Resolver<'_> {
             if *offset != ends.first || ends.first.0 == 0 || ends.first == ends.next {
                 continue;
             }
-            let block = self.shared.catchup.block(&ends.partition, ends.first).await;
+            let block = self.shared.catchup.block(self.client, &ends.partition, ends.first).await;
             let oldest = block.ok().and_then(|block| block.entries_from(ends.first).first().map(|entry| entry.time));
             if let Some(oldest) = oldest.filter(|oldest| *oldest > asked) {
                 self.note(format_args!("{} asked since {asked}, the oldest kept is of {oldest}", ends.partition));

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::testing::{MemLog, two_topics, who};
 use super::{From, Hub, Next, Options, SubscribeError, Subscription};
+use crate::limits::{self, Limits};
 use crate::log::TailBatch;
-use crate::model::{ClientId, Offset, Partition, StreamSet, Timestamp, Topic};
+use crate::model::{ClientId, ClientKey, Offset, Partition, StreamSet, Timestamp, Topic};
 use crate::shutdown::Shutdown;
 
 const DAY_MS: i64 = 86_400_000;
@@ -35,7 +36,8 @@ fn host() -> Host {
     log.put(&b, 0, 1_005_000, Some("{}"));
     let shutdown = Shutdown::default();
     let engine = tokio::runtime::Handle::current();
-    let hub = Hub::start(Options::default(), log.clone(), topics, &[], &engine, shutdown.watcher()).expect("a hub");
+    let hub = Hub::start(Options::default(), Limits::none(), log.clone(), topics, &[], &engine, shutdown.watcher())
+        .expect("a hub");
     Host { log, hub, set, a, b, _shutdown: shutdown }
 }
 
@@ -341,7 +343,7 @@ async fn a_thousand_readers_from_one_place_cost_one_read_of_the_gap() {
     for _ in 0..1_000 {
         let mut from = Offset(1);
         while from < Offset(5_010) {
-            from = catchup.block(&host.a, from).await.expect("a block").next;
+            from = catchup.block(&who().asker.key, &host.a, from).await.expect("a block").next;
         }
     }
     assert_eq!(host.log.reads.load(Ordering::Relaxed), 2 + 9, "5,010 records are ten blocks");
@@ -374,11 +376,48 @@ async fn an_id_of_an_empty_partition_needs_no_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_whose_turns_are_taken_waits_and_another_reads_also_for_it() {
+    let host = host();
+    let limits = &host.hub.shared.limits;
+    let options = limits::Options { catchup_reads_per_client: 1, ..limits::Options::unlimited() };
+    limits.set(options).expect("limits");
+    let (catchup, client) = (&host.hub.shared.catchup, who().asker.key);
+    let other = ClientKey::of([192, 0, 2, 1].into(), 32, 64);
+    let taken = limits.turns().take(&client).await;
+    let mut waits = Box::pin(catchup.block(&client, &host.a, Offset(0)));
+    assert!(tokio::time::timeout(Duration::from_secs(60), &mut waits).await.is_err(), "it is not its turn");
+    assert_eq!(host.log.reads.load(Ordering::Relaxed), 0);
+    assert!(catchup.block(&other, &host.a, Offset(0)).await.is_ok(), "nobody waits for another's turn");
+    let joined = catchup.block(&client, &host.a, Offset(0));
+    assert!(tokio::time::timeout(Duration::from_secs(60), joined).await.is_ok(), "what is there needs no turn");
+    drop(taken);
+    assert!(waits.await.is_ok());
+    assert_eq!(host.log.reads.load(Ordering::Relaxed), 1, "it is read once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_line_keeps_no_turn() {
+    let host = host();
+    let (catchup, turns, client) = (&host.hub.shared.catchup, host.hub.shared.limits.turns(), who().asker.key);
+    let mut taken = Vec::new();
+    while let Ok(turn) = tokio::time::timeout(Duration::from_secs(1), turns.take(&client)).await {
+        taken.push(turn);
+    }
+    let left = tokio::time::timeout(Duration::from_secs(1), catchup.block(&client, &host.a, Offset(0)));
+    assert!(left.await.is_err());
+    taken.pop();
+    tokio::time::timeout(Duration::from_secs(1), turns.take(&client)).await.expect("the turn that was given back");
+    assert_eq!(host.log.reads.load(Ordering::Relaxed), 0, "nobody reads for who has left");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_joined_read_hands_nobody_another_readers_loss() {
     let host = host();
     host.log.retain_from(&host.a, Offset(5));
     let catchup = &host.hub.shared.catchup;
-    let (before, block) = tokio::join!(catchup.time_before(&host.a, Offset(5)), catchup.block(&host.a, Offset(7)));
+    let client = who().asker.key;
+    let (before, block) =
+        tokio::join!(catchup.time_before(&client, &host.a, Offset(5)), catchup.block(&client, &host.a, Offset(7)));
     assert_eq!(before, Ok(None));
     assert_eq!(block.map(|block| block.entries_from(Offset(7)).len()), Ok(3), "what is kept is read");
 }

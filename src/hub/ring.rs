@@ -37,6 +37,8 @@ struct Slot {
     partition: Partition,
     /// Where the channel began to follow it.
     opened: Point,
+    /// Where it began to, before the tail ever jumped: how far the partition has moved counts from here.
+    base: Offset,
     /// Everything of it from here on (and below the tip) is in the ring.
     floor: Point,
     /// The next offset that the tail will bring.
@@ -94,7 +96,7 @@ impl Ring {
         let point = Point { next: opened.next, before: opened.before };
         let Some(slot) = self.slot_of(&opened.partition) else {
             let partition = opened.partition.clone();
-            self.slots.push(Slot { partition, opened: point, floor: point, tip: point });
+            self.slots.push(Slot { partition, opened: point, base: point.next, floor: point, tip: point });
             return false;
         };
         let stood_at = self.slots[slot].tip.next;
@@ -111,8 +113,8 @@ impl Ring {
         for slot in &mut self.slots {
             slot.floor = slot.tip;
         }
-        self.slots[slot] =
-            Slot { opened: point, floor: point, tip: point, partition: self.slots[slot].partition.clone() };
+        let Slot { opened, floor, tip, .. } = &mut self.slots[slot];
+        (*opened, *floor, *tip) = (point, point, point);
     }
 
     /// Takes a record in: a frame, or, without a body, only a move of the tip. Records that the ring has passed already
@@ -153,6 +155,27 @@ impl Ring {
     /// The bookmark of a reader whose last frame was this one.
     pub(super) fn bookmark_of(&self, frame: &Frame) -> Bookmark {
         self.bookmark_at(frame.places.iter().copied())
+    }
+
+    /// How many offsets the tail has moved over since the ring began, in all partitions together.
+    pub(super) fn moved(&self) -> i64 {
+        self.moved_to(self.slots.iter().map(|slot| slot.tip))
+    }
+
+    /// The same for a reader at `own`: less, where it is behind.
+    pub(super) fn moved_by(&self, own: &Bookmark) -> i64 {
+        self.moved_to(self.slots.iter().map(|slot| slot.wanted_by(own)))
+    }
+
+    /// The same for a reader whose last frame was this one.
+    pub(super) fn moved_at(&self, frame: &Frame) -> i64 {
+        let later = self.slots.iter().skip(frame.places.len()).map(|slot| slot.opened);
+        self.moved_to(frame.places.iter().copied().chain(later))
+    }
+
+    fn moved_to(&self, points: impl Iterator<Item = Point>) -> i64 {
+        let moved = |(slot, point): (&Slot, Point)| point.next.0.saturating_sub(slot.base.0);
+        self.slots.iter().zip(points).map(moved).fold(0, i64::saturating_add)
     }
 
     fn bookmark_at(&self, points: impl Iterator<Item = Point>) -> Bookmark {

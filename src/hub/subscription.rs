@@ -18,12 +18,12 @@ use super::channel::Channel;
 use super::delivery::Delivery;
 use super::frame::{Frame, id_of};
 use super::place::{ResolveError, Resolved};
-use super::registry::Entry;
+use super::registry::{End, Entry};
 use super::ring::{After, BATCH_FRAMES_MAX, Gap, Ring, Seq};
 use super::wake::{Turn, Worker};
 use super::{Shared, SubscribeError};
 use crate::log::ReadError;
-use crate::model::{Bookmark, Place, View};
+use crate::model::{Bookmark, ClientKey, Place, View};
 #[cfg(test)]
 use crate::model::{Offset, Partition};
 
@@ -37,14 +37,32 @@ pub struct Subscription {
     state: State,
     entry: Entry,
     told: Told,
+    said: Said,
 }
 
-/// What the reader knows of its place: a digest of the newest position, or that an event has carried one.
+/// Where operators believe that the reader stands. Said again only when it is no longer true, so that a live reader with a
+/// socket that takes everything says it once: it stands elsewhere in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Event,
-    Position(u32),
+enum Said {
+    /// Wherever the channel moves.
+    AtTip,
+    /// At its bookmark.
+    Here,
+    /// At a bookmark that has moved on since.
+    Before,
+}
+
+/// What the reader knows of its place: a digest of the newest position, or that an event has carried one. In four bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Told(u32);
+
+impl Told {
+    const NOTHING: Self = Self(0);
+    const EVENT: Self = Self(1);
+
+    fn position(digest: u32) -> Self {
+        Self(digest.max(2))
+    }
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<Arc<Block>, ReadError>> + Send>>;
@@ -74,7 +92,7 @@ pub enum Next {
 impl Subscription {
     pub(super) fn resolved(shared: Arc<Shared>, channel: Arc<Channel>, bookmark: Bookmark, entry: Entry) -> Self {
         let state = State::Own(Box::new(bookmark));
-        Self { shared, channel, state, entry, told: Told::Nothing }
+        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
     }
 
     pub(super) fn resolving(
@@ -84,7 +102,7 @@ impl Subscription {
         entry: Entry,
     ) -> Self {
         let state = State::Resolving(Resolving(resolved));
-        Self { shared, channel, state, entry, told: Told::Nothing }
+        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
     }
 
     /// Waits, at most this long, until the place is known. Says what was asked and what is given, where they differ: for
@@ -109,7 +127,7 @@ impl Subscription {
 
     /// The reader's part of its worker's round.
     pub fn enter(&self, worker: &Rc<Worker>) -> Turn {
-        worker.enter(&self.channel)
+        worker.enter(&self.channel, self.entry.reader().clone())
     }
 
     /// What comes after the bookmark. Waits only for the log; at the tip it says so, and `turn` will wake the reader.
@@ -137,7 +155,7 @@ impl Subscription {
                         .channel
                         .with_ring(|ring| ring.after_seq(*next, found).ok_or_else(|| ring.bookmark_of(last)))
                     {
-                        Ok(After::AtTip) => return at_tip(context, turn),
+                        Ok(After::AtTip) => return self.at_tip(context, turn),
                         Ok(_) => return Poll::Ready(Next::Frames),
                         Err(bookmark) => self.state = State::Own(Box::new(bookmark)),
                     }
@@ -147,7 +165,7 @@ impl Subscription {
                         if let Some(met) = met {
                             self.state = met;
                         }
-                        return at_tip(context, turn);
+                        return self.at_tip(context, turn);
                     }
                     (After::Frames, _) => return Poll::Ready(Next::Frames),
                     (After::Behind(gap), _) => {
@@ -163,7 +181,8 @@ impl Subscription {
     /// Takes over the first of these deliveries: the bookmark stands after the last of them.
     pub fn accept(&mut self, deliveries: &[Delivery]) {
         let Some(last) = deliveries.last() else { return };
-        self.told = Told::Event;
+        self.told = Told::EVENT;
+        self.moved_on();
         if let Delivery::Shared { seq, frame } = last {
             self.state = State::Shared { next: seq + 1, last: frame.clone() };
             return;
@@ -187,7 +206,7 @@ impl Subscription {
                     let at_tip = ring.end() == *next;
                     let place = if at_tip { ring.tip() } else { ring.bookmark_of(last) };
                     // The event that it had last said so.
-                    (self.told != Told::Event || !ring.meets(&place, last)).then_some(place)
+                    (self.told != Told::EVENT || !ring.meets(&place, last)).then_some(place)
                 })?;
                 // It stands there from now on: what is told is never taken back.
                 self.state = State::Own(Box::new(place.clone()));
@@ -202,7 +221,7 @@ impl Subscription {
         let mut digest = DefaultHasher::new();
         id.hash(&mut digest);
         // Half of it is enough: a place that is not told by mistake is told with the next event.
-        let told = Told::Position(u32::try_from(digest.finish() >> 32).unwrap_or_default());
+        let told = Told::position(u32::try_from(digest.finish() >> 32).unwrap_or_default());
         let news = self.told != told;
         self.told = told;
         news.then_some(id)
@@ -225,9 +244,87 @@ impl Subscription {
         own.places().iter().map(|place| (place.partition.clone(), place.next)).collect()
     }
 
-    /// Counts what was written to the reader.
-    pub fn sent(&self, bytes: u64) {
+    /// Counts what was written to the reader. How long it waits before it is sent more, where its client has had more than
+    /// its rate.
+    pub fn sent(&mut self, bytes: u64) -> Option<Duration> {
         self.entry.sent(bytes);
+        if self.said == Said::Before {
+            self.stands_here();
+        }
+        self.pace(bytes)
+    }
+
+    /// Whether the wait goes on: the other streams of its client have been sent something meanwhile, or the rate has
+    /// changed.
+    pub fn still_paced(&self) -> Option<Duration> {
+        self.pace(0)
+    }
+
+    fn pace(&self, bytes: u64) -> Option<Duration> {
+        self.shared.limits.pace(&self.entry.reader().asker, bytes)
+    }
+
+    /// The reader cannot go on at once: operators are told its place, so that they see it fall behind.
+    pub fn stands_here(&mut self) {
+        if self.said == Said::Here {
+            return;
+        }
+        let moved = self.channel.with_ring(|ring| match &self.state {
+            State::Resolving(_) => None,
+            State::Own(own) => Some(ring.moved_by(own)),
+            State::Behind(behind) => Some(ring.moved_by(&behind.0)),
+            State::Shared { last, .. } => Some(ring.moved_at(last)),
+        });
+        if let Some(moved) = moved {
+            self.said = Said::Here;
+            self.entry.stands_at(moved);
+        }
+    }
+
+    /// Whether there is something that the reader has not had.
+    pub fn is_behind(&self) -> bool {
+        match &self.state {
+            State::Resolving(_) => false,
+            State::Own(own) => self.channel.with_ring(|ring| ring.moved_by(own) < ring.moved()),
+            State::Behind(_) => true,
+            State::Shared { next, .. } => self.channel.end() != *next,
+        }
+    }
+
+    /// It is behind, and its socket stands still: whether it is ended. If not, that is counted all the same.
+    pub fn is_too_slow(&self) -> bool {
+        self.shared.limits.slow(&self.entry.reader().asker)
+    }
+
+    /// Who reads.
+    pub fn client(&self) -> &ClientKey {
+        &self.entry.reader().asker.key
+    }
+
+    /// Why the stream, about to be dropped, ends.
+    pub fn ends(&self, why: End) {
+        self.entry.ends(why);
+    }
+
+    /// The reader has had all that it was told of: it is woken when its channel moves on, or something else is due. One that
+    /// got less than a full list needs not ask again first: a move since then is one that its worker has not seen.
+    pub fn wait_at_tip(&mut self, context: &Context<'_>, turn: &Turn) {
+        if self.said != Said::AtTip {
+            self.said = Said::AtTip;
+            self.entry.stands_at_tip();
+        }
+        turn.wait(context, true);
+    }
+
+    fn moved_on(&mut self) {
+        if self.said == Said::Here {
+            self.said = Said::Before;
+        }
+    }
+
+    fn at_tip(&mut self, context: &Context<'_>, turn: &Turn) -> Poll<Next> {
+        self.wait_at_tip(context, turn);
+        Poll::Ready(Next::AtTip)
     }
 
     fn resolved_late(
@@ -254,8 +351,9 @@ impl Subscription {
         }
         let (catchup, engine) = (self.shared.catchup.clone(), self.shared.engine.clone());
         let (partition, from) = (gap.partition.clone(), gap.from);
+        let reader = self.entry.reader().clone();
         let read = async move {
-            let read = catchup.block(&partition, from).await;
+            let read = catchup.block(&reader.asker.key, &partition, from).await;
             // The tail has been further than a log that has nothing here: a new leader, perhaps, that does not know yet
             // what it has. To jump would be to lose what it will find.
             let nothing = read.as_ref().is_ok_and(|block| block.next <= from);
@@ -266,6 +364,8 @@ impl Subscription {
             read
         };
         self.state = State::Behind(Box::new((std::mem::take(&mut **own), gap, Box::pin(read))));
+        self.moved_on();
+        self.stands_here();
         None
     }
 
@@ -328,11 +428,6 @@ fn deliver(view: View, own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut
         return None;
     }
     Some(Next::Frames)
-}
-
-fn at_tip(context: &Context<'_>, turn: &Turn) -> Poll<Next> {
-    turn.wait(context, true);
-    Poll::Ready(Next::AtTip)
 }
 
 fn wait_for_the_log(context: &Context<'_>, turn: &Turn) -> Poll<Next> {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{From, Hub, Options, Subscription, Who, Worker};
-use crate::limits::Asker;
+use crate::limits::{Asker, Limits};
 use crate::log::{AppendError, Appended, Block, Log, Opened, PartitionEnds, ReadError, Tail, TailBatch};
 use crate::model::{ClientKey, NewRecord, Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
 use crate::shutdown::Shutdown;
@@ -179,6 +179,7 @@ pub(crate) struct Feeder {
     pub(crate) hub: Hub,
     pub(crate) worker: Rc<Worker>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) limits: Limits,
     log: SharedLog,
     feed: mpsc::Sender<TailBatch>,
     set: StreamSet,
@@ -193,8 +194,8 @@ impl Feeder {
         log.add_partition(&partition);
         let shutdown = Shutdown::default();
         let engine = tokio::runtime::Handle::current();
-        let hub = Hub::start(options, log.clone(), topics, std::slice::from_ref(&set), &engine, shutdown.watcher());
-        let hub = hub.expect("a hub");
+        let (limits, warm, stop) = (Limits::none(), std::slice::from_ref(&set), shutdown.watcher());
+        let hub = Hub::start(options, limits.clone(), log.clone(), topics, warm, &engine, stop).expect("a hub");
         let feed = loop {
             match log.last_tail() {
                 Some(feed) => break feed,
@@ -202,7 +203,7 @@ impl Feeder {
             }
         };
         let worker = hub.worker(Duration::ZERO);
-        let feeder = Self { hub, worker, shutdown, feed, set, partition, log };
+        let feeder = Self { hub, worker, shutdown, limits, feed, set, partition, log };
         let opened = vec![feeder.log.opened(&feeder.partition, Offset(0))];
         feeder.send(TailBatch { opened, records: vec![], caught_up: true }).await;
         feeder
@@ -221,6 +222,11 @@ impl Feeder {
         self.log.add_partition(&self.partition);
         let opened = vec![self.log.opened(&self.partition, Offset(0))];
         self.send(TailBatch { opened, records: vec![], caught_up: true }).await;
+    }
+
+    /// From now on it does not answer.
+    pub(crate) fn take_the_log_away(&self) {
+        self.log.away.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn subscribe(&self, from: From) -> Subscription {

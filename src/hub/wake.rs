@@ -1,10 +1,12 @@
 //! One wake per worker, not per reader: the tail rings each worker's bell, and each worker wakes its own readers,
-//! without a lock or a cross-thread wake for each of them. The same round brings heartbeats and the end.
+//! without a lock or a cross-thread wake for each of them. The same round brings heartbeats and the end, and looks after
+//! readers whose sockets are full.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -14,7 +16,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::channel::Channel;
 use super::delivery::Delivery;
+use super::registry::{End, Reader};
 use super::ring::Seq;
+use crate::limits::Limits;
 use crate::shutdown::{Stage, Stop};
 
 /// How exactly heartbeats are kept. One timer per worker, not one per reader.
@@ -24,11 +28,20 @@ const END_TICK: Duration = Duration::from_millis(50);
 
 /// What the tail rings when channels have moved. Rings that come while the worker is busy are one.
 #[derive(Debug, Default)]
-pub(super) struct Bell(Notify);
+pub(super) struct Bell {
+    rung: Notify,
+    /// Some readers are to end whom an operator has chosen: the worker looks which of them are its own.
+    for_the_chosen: AtomicBool,
+}
 
 impl Bell {
     pub(super) fn ring(&self) {
-        self.0.notify_one();
+        self.rung.notify_one();
+    }
+
+    pub(super) fn ring_for_the_chosen(&self) {
+        self.for_the_chosen.store(true, Ordering::Release);
+        self.ring();
     }
 }
 
@@ -36,6 +49,7 @@ impl Bell {
 pub struct Worker {
     bell: Arc<Bell>,
     stop: Stop,
+    limits: Limits,
     heartbeat_ticks: u32,
     end_spread: Duration,
     channels: RefCell<HashMap<*const Channel, Rc<Local>>>,
@@ -47,6 +61,8 @@ pub struct Worker {
 
 /// One channel's readers on this worker.
 struct Local {
+    /// Of as long as there are readers.
+    worker: Rc<Worker>,
     channel: Arc<Channel>,
     seen: Cell<Seq>,
     epoch: Cell<u32>,
@@ -55,19 +71,23 @@ struct Local {
 
 /// One reader's part of the round.
 struct Waiting {
+    /// Touched only where an operator has chosen somebody: it stands elsewhere in memory.
+    reader: Arc<Reader>,
     waker: Waker,
     /// Whether it waits, and for what.
     wants: Wants,
-    /// The tick at which something was last sent to it.
+    /// The tick at which something was last sent to it, or at which its socket was found full.
     sent: u32,
     due: Due,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wants {
-    /// It runs, or waits for its socket.
+    /// It runs.
     Nothing,
-    /// It waits for the log: heartbeats only.
+    /// It waits for its socket, which is full.
+    Socket,
+    /// It waits for the log, or for its pace: heartbeats only.
     Heartbeat,
     /// It has had everything.
     Frames,
@@ -78,16 +98,25 @@ enum Wants {
 enum Due {
     Nothing,
     Heartbeat,
+    /// Its socket has taken nothing for as long as a slow reader may.
+    Look,
     /// End now, after the last whole event.
-    End,
+    End(End),
 }
 
 impl Worker {
-    pub(super) fn new(bell: Arc<Bell>, stop: Stop, heartbeat: Duration, end_spread: Duration) -> Rc<Self> {
+    pub(super) fn new(
+        bell: Arc<Bell>,
+        stop: Stop,
+        limits: Limits,
+        heartbeat: Duration,
+        end_spread: Duration,
+    ) -> Rc<Self> {
         let heartbeat_ticks = u32::try_from(heartbeat.as_secs()).unwrap_or(u32::MAX).max(1);
         Rc::new(Self {
             bell,
             stop,
+            limits,
             heartbeat_ticks,
             end_spread,
             channels: RefCell::default(),
@@ -103,7 +132,7 @@ impl Worker {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                () = self.bell.0.notified() => self.wake_moved(),
+                () = self.bell.rung.notified() => self.wake_moved(),
                 _ = tick.tick() => self.tick(),
                 () = stop.reached(Stage::EndStreams) => break,
             }
@@ -112,28 +141,36 @@ impl Worker {
     }
 
     /// A reader's part of the round. Dropped with the reader.
-    pub(super) fn enter(self: &Rc<Self>, channel: &Arc<Channel>) -> Turn {
+    pub(super) fn enter(self: &Rc<Self>, channel: &Arc<Channel>, reader: Arc<Reader>) -> Turn {
         let key = Arc::as_ptr(channel);
         let mut channels = self.channels.borrow_mut();
         let local = channels.entry(key).or_insert_with(|| {
             let seen = Cell::new(channel.end());
             let epoch = Cell::new(channel.epoch());
-            Rc::new(Local { channel: channel.clone(), seen, epoch, readers: RefCell::default() })
+            Rc::new(Local { worker: self.clone(), channel: channel.clone(), seen, epoch, readers: RefCell::default() })
         });
         // After the epoch was noted: whoever closes the channel now is seen by the one or the other.
-        let due = if channel.is_closed() { Due::End } else { Due::Nothing };
-        let waiting = Waiting { waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due };
+        let due = match reader.is_to_end() {
+            true => Due::End(End::Operator),
+            false if channel.is_closed() => Due::End(End::Changed),
+            false => Due::Nothing,
+        };
+        let waiting =
+            Waiting { reader, waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due };
         let key = local.readers.borrow_mut().insert(waiting);
-        Turn { worker: self.clone(), local: local.clone(), key }
+        Turn { local: local.clone(), key }
     }
 
     fn wake_moved(&self) {
+        if self.bell.for_the_chosen.swap(false, Ordering::AcqRel) {
+            self.channels.borrow().values().for_each(|local| local.end_the_chosen());
+        }
         for local in self.channels.borrow().values() {
             // Offsets mean other records now: readers come back with their ids, which are then resumed by time. Or the
             // streams have other topics: they come back to those.
             let epoch = local.channel.epoch();
             if local.epoch.replace(epoch) != epoch {
-                local.end_share(1);
+                local.end_share(1, End::Changed);
             }
             let end = local.channel.end();
             if local.seen.replace(end) == end {
@@ -150,11 +187,24 @@ impl Worker {
     fn tick(&self) {
         let now = self.now.get().wrapping_add(1);
         self.now.set(now);
+        let slow_after = self.limits.options().slow_after;
+        // More ticks than that: the first may have been a part of one.
+        let slow_ticks = u32::try_from(slow_after.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX);
         for local in self.channels.borrow().values() {
             for (_, reader) in &mut *local.readers.borrow_mut() {
-                if reader.wants != Wants::Nothing && now.wrapping_sub(reader.sent) >= self.heartbeat_ticks {
-                    reader.due = Due::Heartbeat;
-                    reader.wake();
+                let since = now.wrapping_sub(reader.sent);
+                match (reader.wants, reader.due) {
+                    (_, Due::End(_)) | (Wants::Nothing, _) => {}
+                    (Wants::Heartbeat | Wants::Frames, _) if since >= self.heartbeat_ticks => {
+                        reader.due = Due::Heartbeat;
+                        reader.wake();
+                    }
+                    // It goes on waiting for its socket: whether it is slow is for the reader to say.
+                    (Wants::Socket, _) if slow_ticks > 0 && since > slow_ticks => {
+                        reader.due = Due::Look;
+                        reader.waker.wake_by_ref();
+                    }
+                    _ => {}
                 }
             }
         }
@@ -177,24 +227,38 @@ impl Worker {
     }
 
     fn end_share(&self, one_of: usize) {
-        self.channels.borrow().values().for_each(|local| local.end_share(one_of));
+        self.channels.borrow().values().for_each(|local| local.end_share(one_of, End::Stop));
     }
 }
 
 impl Local {
-    fn end_share(&self, one_of: usize) {
+    fn end_share(&self, one_of: usize, why: End) {
         let mut readers = self.readers.borrow_mut();
-        let running = readers.iter().filter(|(_, reader)| reader.due != Due::End).count();
+        let running = readers.iter().filter(|(_, reader)| !reader.is_ending()).count();
         let share = running.div_ceil(one_of);
-        let readers = readers.iter_mut().filter(|(_, reader)| reader.due != Due::End);
+        let readers = readers.iter_mut().filter(|(_, reader)| !reader.is_ending());
         for (_, reader) in readers.take(share) {
-            reader.due = Due::End;
+            reader.due = Due::End(why);
             reader.wake();
+        }
+    }
+
+    fn end_the_chosen(&self) {
+        // Also those that end for another reason, and are stuck.
+        for (_, reader) in &mut *self.readers.borrow_mut() {
+            if reader.reader.is_to_end() {
+                reader.due = Due::End(End::Operator);
+                reader.wake();
+            }
         }
     }
 }
 
 impl Waiting {
+    fn is_ending(&self) -> bool {
+        matches!(self.due, Due::End(_))
+    }
+
     fn wake(&mut self) {
         self.wants = Wants::Nothing;
         self.waker.wake_by_ref();
@@ -203,15 +267,28 @@ impl Waiting {
 
 /// A reader's part of its worker's round.
 pub struct Turn {
-    worker: Rc<Worker>,
     local: Rc<Local>,
     key: usize,
 }
 
 impl Turn {
-    /// Whether the stream is to end now.
-    pub fn is_over(&self) -> bool {
-        self.with(|reader, _| reader.due == Due::End)
+    /// Whether the stream is to end now, and why.
+    pub fn is_over(&self) -> Option<End> {
+        self.with(|reader, _| match reader.due {
+            Due::End(why) => Some(why),
+            _ => None,
+        })
+    }
+
+    /// Whether its socket has taken nothing for as long as a slow reader may. Asking takes it, and the time begins anew.
+    pub fn take_standstill(&self) -> bool {
+        self.with(|reader, now| {
+            let due = reader.due == Due::Look;
+            if due {
+                (reader.due, reader.sent) = (Due::Nothing, now);
+            }
+            due
+        })
     }
 
     /// Whether a heartbeat is due. Asking takes it.
@@ -229,16 +306,10 @@ impl Turn {
     pub fn sent(&self) {
         self.with(|reader, now| {
             reader.sent = now;
-            if reader.due == Due::Heartbeat {
+            if !reader.is_ending() {
                 reader.due = Due::Nothing;
             }
         });
-    }
-
-    /// Wakes the reader when its channel moves on from what the reader has asked for, or something else is due. A reader
-    /// that got less than a full list needs not ask again first: a move since then is one that its worker has not seen.
-    pub fn wait_for_frames(&self, context: &Context<'_>) {
-        self.wait(context, true);
     }
 
     /// Wakes the reader when its channel moves (if it waits for frames) or something else is due.
@@ -249,26 +320,36 @@ impl Turn {
         });
     }
 
-    /// Wakes the reader at the end even while it waits for its socket.
-    pub fn wait_for_the_end(&self, context: &Context<'_>) {
-        self.with(|reader, _| reader.set_waker(context));
+    /// Wakes the reader when something else is due.
+    pub fn wait_for_heartbeats(&self, context: &Context<'_>) {
+        self.wait(context, false);
+    }
+
+    /// Wakes the reader at the end even while it waits for its socket, and when that has stood still for too long.
+    pub fn wait_for_the_socket(&self, context: &Context<'_>) {
+        self.with(|reader, now| {
+            if reader.wants != Wants::Socket {
+                (reader.wants, reader.sent) = (Wants::Socket, now);
+            }
+            reader.set_waker(context);
+        });
     }
 
     /// The worker's list for what a poll finds.
     pub fn take_found(&self) -> Vec<Delivery> {
-        self.worker.found.take()
+        self.local.worker.found.take()
     }
 
     /// Gives the list back, emptied.
     pub fn give_found(&self, mut found: Vec<Delivery>) {
         found.clear();
-        self.worker.found.replace(found);
+        self.local.worker.found.replace(found);
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Waiting, u32) -> T) -> T {
         let mut readers = self.local.readers.borrow_mut();
         let reader = readers.get_mut(self.key).expect("a turn lives as long as its entry");
-        change(reader, self.worker.now.get())
+        change(reader, self.local.worker.now.get())
     }
 }
 
@@ -286,7 +367,7 @@ impl Drop for Turn {
         let gone = self.local.readers.borrow_mut().try_remove(self.key);
         drop(gone);
         if self.local.readers.borrow().is_empty() {
-            self.worker.channels.borrow_mut().remove(&Arc::as_ptr(&self.local.channel));
+            self.local.worker.channels.borrow_mut().remove(&Arc::as_ptr(&self.local.channel));
         }
     }
 }

@@ -236,7 +236,17 @@ impl Limits {
     pub fn pace(&self, asker: &Asker, bytes: u64) -> Option<Duration> {
         let quota = self.quota(asker).bytes_out_per_second;
         let wait = self.0.pace.wait(&asker.key, quota, bytes)?;
-        self.allow(Limit::BytesOut, &asker.key).then_some(wait)
+        // Asked again after a wait it is the same time that the limit was reached.
+        let shadowed = match bytes {
+            0 => self.0.rules.load().options.shadow.covers(Limit::BytesOut),
+            _ => self.allow(Limit::BytesOut, &asker.key),
+        };
+        (!shadowed).then_some(wait)
+    }
+
+    /// A reader is behind, and its socket has stood still for too long: whether it is ended.
+    pub fn slow(&self, asker: &Asker) -> bool {
+        !self.allow(Limit::Slow, &asker.key)
     }
 
     fn quota(&self, asker: &Asker) -> Quota {
