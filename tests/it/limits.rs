@@ -29,9 +29,9 @@ fn event(test: &str) -> Value {
 }
 
 /// How often a limit was reached: `enforced`, or in `shadow`.
-async fn reached(server: &Server, limit: &str, mode: &str) -> usize {
+async fn reached(server: &Server, limit: &str, mode: &str) -> f64 {
     let name = format!(r#"sluice_limited_total{{limit="{limit}",mode="{mode}"}}"#);
-    server.metric(&name).await as usize
+    server.metric(&name).await
 }
 
 async fn until_open(server: &Server, streams: usize) {
@@ -74,14 +74,14 @@ async fn of_fifty_streams_at_once_exactly_five_live_and_when_they_have_ended_fiv
         for raw in &mut asking {
             raw.send(GET).await;
         }
-        let refused = (ASKED - LIMIT) * round;
+        let (live_now, refused) = (LIMIT as f64, ((ASKED - LIMIT) * round) as f64);
         let decided = eventually(PATIENCE, async || {
             let refused_by_now = reached(&server, "streams_per_client", "enforced").await;
-            server.metric(OPEN).await as usize + refused_by_now >= LIMIT + refused
+            server.metric(OPEN).await + refused_by_now >= live_now + refused
         });
         assert!(decided.await, "round {round}");
-        let counts = (server.metric(OPEN).await as usize, reached(&server, "streams_per_client", "enforced").await);
-        assert_eq!(counts, (LIMIT, refused), "round {round}");
+        let counts = (server.metric(OPEN).await, reached(&server, "streams_per_client", "enforced").await);
+        assert_eq!(counts, (live_now, refused), "round {round}");
         // They live; the refusals of who keeps asking are held, and need not be waited for.
         let mut answers: FuturesUnordered<_> =
             asking.into_iter().map(async |mut raw: Raw| (raw.head().await, raw)).collect();
@@ -207,15 +207,15 @@ async fn what_is_in_shadow_is_counted_and_served() {
     let address = Raw::somebody_new();
     assert_eq!(gets(&server, address, 3).await.len(), 2, "the rate of new streams is enforced");
     let counted = async |limit| (reached(&server, limit, "shadow").await, reached(&server, limit, "enforced").await);
-    assert_eq!(counted("streams_per_client").await, (2, 0));
-    assert_eq!(counted("new_streams_per_minute").await, (0, 1));
+    assert_eq!(counted("streams_per_client").await, (2.0, 0.0));
+    assert_eq!(counted("new_streams_per_minute").await, (0.0, 1.0));
     let seen = eventually(PATIENCE, async || {
         server.put(&event("shadow")).await;
-        counted("posts_per_second").await.0 > 0
+        counted("posts_per_second").await.0 > 0.0
     });
     assert!(seen.await, "two posts in a second");
-    assert_eq!((counted("posts_per_second").await.1, counted("post_bytes_per_second").await.1), (0, 0));
-    assert!(counted("post_bytes_per_second").await.0 > 0);
+    assert_eq!((counted("posts_per_second").await.1, counted("post_bytes_per_second").await.1), (0.0, 0.0));
+    assert!(counted("post_bytes_per_second").await.0 > 0.0);
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn when_all_streams_are_in_use_browsers_are_asked_for_patience_and_others_
     let mut raw = Raw::as_somebody_new(server.address).await;
     raw.send(GET.replace("GET", "HEAD")).await;
     assert_eq!(raw.head().await.status(), 200);
-    assert_eq!(reached(&server, "streams_total", "enforced").await, 3);
+    assert_eq!(reached(&server, "streams_total", "enforced").await, 3.0);
     open.pop();
     until_open(&server, 2).await;
     assert!(asks(&server, Raw::somebody_new(), LINES).await.is_ok());
