@@ -53,7 +53,7 @@ pub(super) fn of(data: &[u8], columns: usize, colour: bool) -> String {
 }
 
 /// As it can be shown: control characters as pictures of them, and what turns the reading direction as what it is not.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
