@@ -21,6 +21,7 @@ pub const PANICS: &str = "sluice_panics_total";
 pub const POSTS_DENIED: &str = "sluice_posts_denied_total";
 pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
+pub const RELOADS: &str = "sluice_reloads_total";
 pub const LIMITED: &str = "sluice_limited_total";
 pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
@@ -68,6 +69,7 @@ pub fn describe() {
         "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
     );
     counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
+    counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");

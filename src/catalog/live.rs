@@ -77,4 +77,29 @@ impl Live {
         }
         Ok(self.now())
     }
+
+    /// Whether it stays as it is until somebody gives it another catalogue: its source is no address.
+    pub fn is_fixed(&self) -> bool {
+        self.refresher.is_none()
+    }
+
+    /// Another catalogue from now on, in place of one that [is fixed](Self::is_fixed). False: nothing changes, because it
+    /// is made of the same entries.
+    pub fn replace(&self, catalog: Catalog) -> bool {
+        if !self.is_fixed() || catalog.is_made_of_the_same(&self.now()) {
+            return false;
+        }
+        metrics::gauge!(names::CATALOG_STREAMS).set(catalog.count() as f64);
+        self.now.send_replace(Arc::new(catalog));
+        true
+    }
+
+    /// For an operator who knows that there is something new: asks the source, where it may be asked, whatever it has said
+    /// just now. An answer that is not taken changes nothing.
+    pub async fn ask_now(&self) -> Result<(), Unavailable> {
+        match &self.refresher {
+            Some(refresher) => refresher.ask_now().await,
+            None => Ok(()),
+        }
+    }
 }

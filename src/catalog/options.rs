@@ -15,7 +15,8 @@ pub struct Options {
     /// A file of streams in the EventStreamConfig shape (YAML or JSON), or the http(s) address of an EventStreamConfig
     /// API or of such a map in JSON. Not given: the built-in one.
     pub source: Option<String>,
-    /// How often an address is asked again. 0: at the start only. A file is read at the start only.
+    /// How often an address is asked again. 0: at the start only. A file is read at the
+    /// start, and at a reload.
     #[serde(deserialize_with = "units::duration")]
     pub refresh: Duration,
     /// Streams whose `destination_event_service` is another one are left out. Not given: none are.

@@ -24,6 +24,8 @@ use crate::model::Timestamp;
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait of somebody who misses a stream.
 const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
+/// Longest wait of an operator who has it asked.
+const ASK_NOW_AT_MOST: Duration = Duration::from_secs(20);
 /// Attempts at the start, the wait after the first of them (it doubles), and the time for all of them.
 const START_ATTEMPTS: u32 = 3;
 const START_WAIT: Duration = Duration::from_millis(500);
@@ -109,6 +111,20 @@ impl Refresher {
         };
         let late = || Unavailable(format!("its source takes longer than {LOOK_AGAIN_AT_MOST:?}"));
         tokio::time::timeout(LOOK_AGAIN_AT_MOST, attempt).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// An attempt that begins now: the one under way may have been answered before the change that is looked for.
+    pub(super) async fn ask_now(self: &Arc<Self>) -> Result<(), Unavailable> {
+        let under_way = self.state.lock().under_way.clone();
+        let ask = async {
+            if let Some(under_way) = under_way {
+                // What it says is told where it is found out.
+                let _ = under_way.await;
+            }
+            self.refresh().await
+        };
+        let late = || Unavailable(format!("it takes longer than {ASK_NOW_AT_MOST:?}"));
+        tokio::time::timeout(ASK_NOW_AT_MOST, ask).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn first(self: &Arc<Self>) -> Result<(), OpenError> {

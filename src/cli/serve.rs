@@ -2,26 +2,31 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
-use crate::app::{self, Running, StartError};
-use crate::config::Config;
+use crate::app::{self, Running, Settings, StartError};
+use crate::config::Loaded;
 use crate::http::Logging;
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let config = match args.settings().finish() {
-        Ok(config) => config,
+    let settings = {
+        let args = args.clone();
+        Arc::new(move || args.settings())
+    };
+    let loaded = match settings().load() {
+        Ok(loaded) => loaded,
         Err(faults) => {
             complain(&faults);
             return ExitCode::from(EXIT_USAGE);
         }
     };
     let logging = log_to_stderr();
-    match serve(&config, args.demo, logging) {
+    match serve(loaded, settings, logging, args.demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain(&e);
@@ -30,10 +35,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(config: &Config, demo: bool, logging: Logging) -> Result<(), StartError> {
+fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Result<(), StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(config, engine.handle(), logging).await?;
+        let running = app::start(loaded, settings, logging, engine.handle()).await?;
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));

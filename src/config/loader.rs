@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::setting::{Origin, Setting, explain, flatten, insert};
-use super::{Config, rules, show};
+use super::{Config, Loaded, rules, show};
 
 /// What environment variables begin with that set a key: `SLUICE__SECTION__KEY`.
 const ENV_PREFIX: &str = "SLUICE__";
@@ -61,7 +61,12 @@ impl Loader {
 
     /// Reads everything: the configuration, or all that is wrong with it.
     pub fn finish(self) -> Result<Config, ConfigError> {
-        self.read().map(|(config, _)| config)
+        self.load().map(|loaded| loaded.config)
+    }
+
+    /// The same, with the settings that it was made of.
+    pub fn load(self) -> Result<Loaded, ConfigError> {
+        self.read().map(|(config, settings)| Loaded { config, settings })
     }
 
     /// What holds and where it comes from, a line for each key. Secrets do not show.

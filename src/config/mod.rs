@@ -2,10 +2,12 @@
 //!
 //! - this page: [`Config`], the whole of it
 //! - `loader` collects settings and reads them: all that is wrong is reported at once, and nothing is ever half applied
+//! - `loaded` what was read, to be compared with what is read later
 //! - `setting` one key with a value from somewhere, not yet believed
 //! - `rules` what a value may be, beyond its type
 //! - `show` what holds, and where it comes from
 
+mod loaded;
 mod loader;
 mod rules;
 mod setting;
@@ -22,6 +24,7 @@ use crate::log::{kafka, sqlite};
 use crate::model::units;
 use crate::{catalog, http, hub, intake, limits, schema};
 
+pub use self::loaded::Loaded;
 pub use self::loader::{ConfigError, Loader};
 
 /// The whole configuration. Every key is optional.

@@ -65,7 +65,10 @@ use crate::intake::auth::Guard;
 use crate::limits::Limits;
 use crate::schema::Schemas;
 
-pub use self::admin::{AdminSocket, Doors, Logging, Operators, Render, Served, is_token, serve as serve_admin};
+pub use self::admin::{
+    AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, Served, is_token,
+    serve as serve_admin,
+};
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
 

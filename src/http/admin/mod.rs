@@ -7,7 +7,7 @@
 //! - `refusal` what is answered otherwise, and its status
 //! - `ask` what a request says, read within limits; `note` what is remembered of a change
 //! - `clients` who reads, and their end; `traffic` who did what in the last minutes; `table` both for people's eyes
-//! - `deny`, `limits`, `levels` what can be changed while the server runs
+//! - `deny`, `limits`, `levels`, `reload` what can be changed while the server runs
 //! - `debug` where time and memory go
 //!
 //! Knows nothing of who reads the answers: `cli` has commands for all of it, and asks as everybody does.
@@ -21,6 +21,7 @@ mod levels;
 mod limits;
 mod note;
 mod refusal;
+mod reload;
 mod socket;
 mod table;
 mod traffic;
@@ -42,6 +43,7 @@ use crate::shutdown::Stop;
 
 pub use self::access::is_token;
 pub use self::levels::Logging;
+pub use self::reload::{CatalogBecame, Reload, Reloaded};
 pub use self::socket::AdminSocket;
 
 /// Renders the metrics.
@@ -52,6 +54,7 @@ pub struct Operators {
     pub services: Services,
     pub render: Render,
     pub logging: Logging,
+    pub reload: Reload,
     /// What has to be shown over TCP. None: nothing, on a loopback address; elsewhere nobody may.
     pub token: Option<String>,
     pub stop: Stop,
@@ -78,7 +81,7 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
         return Ok(None);
     }
     let address = doors.tcp.as_ref().map(TcpListener::local_addr).transpose()?;
-    let Operators { services, render, logging, token, stop } = operators;
+    let Operators { services, render, logging, reload, token, stop } = operators;
     let gate = web::Data::new(Gate::new(address, token));
     gate.warn_where_nobody_may();
     let levels = web::Data::new(Levels::new(logging, services.engine.clone()));
@@ -87,6 +90,7 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
         App::new()
             .app_data(web::Data::new(services.clone()))
             .app_data(web::Data::new(render.clone()))
+            .app_data(web::Data::new(reload.clone()))
             .app_data(gate.clone())
             .app_data(levels.clone())
             .app_data(profiler.clone())
@@ -124,6 +128,7 @@ fn routes(app: &mut web::ServiceConfig) {
             at("/deny/{cidr:.+}", "PUT, DELETE").route(web::put().to(deny::put)).route(web::delete().to(deny::delete)),
         )
         .service(at("/limits", "GET, HEAD, PUT").route(get_or_head().to(limits::get)).route(web::put().to(limits::put)))
+        .service(at("/reload", "POST").route(web::post().to(reload::post)))
         .service(
             at("/log-level", "GET, HEAD, PUT").route(get_or_head().to(levels::get)).route(web::put().to(levels::put)),
         )

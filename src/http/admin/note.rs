@@ -11,6 +11,7 @@ pub(super) enum What {
     DenialEnded,
     Limits,
     LogLevel,
+    Reload,
 }
 
 impl What {
@@ -21,6 +22,7 @@ impl What {
             Self::DenialEnded => "denial_ended",
             Self::Limits => "limits",
             Self::LogLevel => "log_level",
+            Self::Reload => "reload",
         }
     }
 }

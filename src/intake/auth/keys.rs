@@ -1,4 +1,4 @@
-//! Keys that tokens are signed with, read and checked once, at the start.
+//! Keys that tokens are signed with, read and checked at the start, and at a reload.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

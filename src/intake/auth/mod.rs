@@ -17,6 +17,8 @@ mod tokens;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::Options;
 use crate::metrics as names;
 
@@ -65,9 +67,9 @@ pub enum Denied {
     BadStreams,
 }
 
-/// Admits producers. Cheap to clone.
+/// Admits producers. Cheap to clone; what one of the clones is given holds for all of them.
 #[derive(Debug, Clone)]
-pub struct Guard(Arc<Way>);
+pub struct Guard(Arc<ArcSwap<Way>>);
 
 #[derive(Debug)]
 enum Way {
@@ -80,26 +82,35 @@ enum Way {
 impl Guard {
     /// Everybody may post everything.
     pub fn open() -> Self {
-        Self(Arc::new(Way::Open))
+        Self::of(Way::Open)
     }
 
     /// As configured; where nothing is, open if only this machine can reach the listener. Reads the key files.
     pub fn new(options: &Options, on_loopback: bool) -> Result<Self, KeyError> {
         let not_given = if on_loopback { Auth::Open } else { Auth::Closed };
-        Ok(Self(Arc::new(match options.auth.unwrap_or(not_given) {
+        Ok(Self::of(match options.auth.unwrap_or(not_given) {
             Auth::Open => Way::Open,
             Auth::Closed => Way::Closed,
             Auth::Tokens => Way::Tokens(options.tokens.clone()),
             Auth::Jwt => Way::Jwt(jwt::Verifier::new(&options.jwt)?),
-        })))
+        }))
+    }
+
+    fn of(way: Way) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(way)))
+    }
+
+    /// Admits as the other one does from now on. Who has been admitted stays so to the end of the request.
+    pub fn replace(&self, by: &Self) {
+        self.0.store(by.0.load_full());
     }
 
     pub fn is_open(&self) -> bool {
-        matches!(*self.0, Way::Open)
+        matches!(**self.0.load(), Way::Open)
     }
 
     pub fn is_closed(&self) -> bool {
-        matches!(*self.0, Way::Closed)
+        matches!(**self.0.load(), Way::Closed)
     }
 
     /// What the bearer of this token may post to; `None`: no token was sent. Refusals are counted here, and only here.
@@ -117,7 +128,7 @@ impl Guard {
             Some(token) if token.len() > TOKEN_BYTES_MAX => Err(Denied::TooLong),
             Some(token) => Ok(token),
         };
-        match &*self.0 {
+        match &**self.0.load() {
             Way::Open => Ok(Grant::everything()),
             Way::Closed => Err(Denied::Closed),
             Way::Tokens(tokens) => tokens.grant(token()?).ok_or(Denied::BadToken),

@@ -30,9 +30,9 @@ pub struct JwtOptions {
     /// What tokens may be signed with; no other is taken, whatever a token says of itself.
     #[serde(deserialize_with = "algorithms")]
     pub algorithms: Vec<SignedWith>,
-    /// A public key in PEM; for HS256 the secret itself, without its last line break. Read at the start.
+    /// A public key in PEM; for HS256 the secret itself, without its last line break. Read at the start, and at a reload.
     pub key_file: Option<PathBuf>,
-    /// A JSON Web Key Set instead; a token's `kid` picks the key. Read at the start.
+    /// A JSON Web Key Set instead; a token's `kid` picks the key. Read at the start, and at a reload.
     pub jwks_file: Option<PathBuf>,
     /// The claim that lists streams, as `intake.tokens` does: an array, or a text split at spaces and commas.
     pub streams_claim: String,

@@ -1,7 +1,12 @@
 //! Wiring: start order, stop order, and the one place that names concrete engines.
 //!
+//! - this page: the start and the stop
+//! - `reload` a new configuration without a restart
+//!
 //! Two runtimes: the engine, where the tail, log reads and appends run; and actix's workers, one thread each, where
 //! requests and readers live. Nothing that must outlive a request is spawned on a worker.
+
+mod reload;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -17,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalog::{self, Catalog, Live};
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
@@ -31,6 +36,10 @@ use crate::metrics;
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stage, Stop};
+
+use self::reload::Reloader;
+
+pub use self::reload::Settings;
 
 /// Where operators look first. Taken, and nobody named it: a free one.
 const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
@@ -113,14 +122,23 @@ struct Signals {
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
-pub async fn start(config: &Config, engine: &Handle, logging: Logging) -> Result<Running, StartError> {
+/// `settings` reads again what was `loaded`.
+pub async fn start(
+    loaded: Loaded,
+    settings: Settings,
+    logging: Logging,
+    engine: &Handle,
+) -> Result<Running, StartError> {
+    let loaded = Arc::new(loaded);
+    let config = &loaded.config;
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let schemas = Arc::new(schemas);
     let limits = limits(config)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
-    let guard = guard(&config.intake, address)?;
+    let guard = Guard::new(&config.intake, is_loopback(address))?;
+    tell_who_may_post(&guard, &config.intake, address);
     let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
     let doors = Doors {
         tcp: bind_admin(config.admin.listen.as_deref())?,
@@ -129,7 +147,7 @@ pub async fn start(config: &Config, engine: &Handle, logging: Logging) -> Result
     let render = install_metrics(engine)?;
     count_panics();
     // After the metrics: it counts what it asks. After the ports, which fail sooner.
-    let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
+    let live = Live::open(&config.catalog, &config.data_dir, fetcher.clone(), engine).await?;
     let mut changes = live.changes();
     let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, engine)?;
@@ -155,11 +173,25 @@ pub async fn start(config: &Config, engine: &Handle, logging: Logging) -> Result
         patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
+    let reloader = Reloader::new(
+        settings,
+        loaded.clone(),
+        reload::Running {
+            address,
+            engine: engine.clone(),
+            fetcher,
+            limits: services.limits.clone(),
+            guard: services.guard.clone(),
+            live: services.catalog.clone(),
+        },
+    );
     let signals = Signals::listen()?;
+    engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
     let operators = Operators {
         services: services.clone(),
         render: Arc::new(move || render.render()),
         logging,
+        reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
         stop: shutdown.watcher(),
     };
@@ -297,18 +329,19 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
 }
 
 /// Says so where nobody can post, or everybody who comes by: the first is a surprise to some, the second to others.
-fn guard(options: &intake::Options, address: SocketAddr) -> Result<Guard, KeyError> {
-    let on_loopback = address.ip().to_canonical().is_loopback();
-    let guard = Guard::new(options, on_loopback)?;
+fn tell_who_may_post(guard: &Guard, options: &intake::Options, address: SocketAddr) {
     if guard.is_closed() && options.auth.is_none() {
         tracing::warn!(
             "posting is closed: others than this machine reach {address}, and intake.auth is not set; set it to tokens or \
              jwt (or to open, and everybody who reaches this address may post)"
         );
-    } else if guard.is_open() && !on_loopback {
+    } else if guard.is_open() && !is_loopback(address) {
         tracing::warn!("posting is open: everybody who reaches {address} may post, as intake.auth says");
     }
-    Ok(guard)
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 fn bind(address: &str, flag: &'static str) -> Result<TcpListener, StartError> {
