@@ -127,8 +127,8 @@ struct Signals {
 pub async fn start(
     loaded: Loaded,
     settings: Settings,
-    engine: &Handle,
     logging: Logging,
+    engine: &Handle,
 ) -> Result<Running, StartError> {
     let loaded = Arc::new(loaded);
     let config = &loaded.config;
@@ -196,9 +196,9 @@ pub async fn start(
         services: services.clone(),
         render: Arc::new(move || render.render()),
         logging,
+        reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
         stop: shutdown.watcher(),
-        reload: reloader.on_request(),
     };
     let operators = http::serve_admin(doors, operators)?;
     let public = http::serve(&config.http, listener, services)?;

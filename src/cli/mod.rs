@@ -1,7 +1,8 @@
-//! The command line: `serve` (the default), `tail`, `produce`, `config`, `version`.
+//! The command line: `serve` (the default), `tail`, `produce`, `admin`, `config`, `version`.
 //!
 //! Exit codes: 0 a clean stop, or all events accepted; 2 wrong usage or configuration; 1 anything else.
 
+mod admin;
 mod config;
 mod demo;
 mod produce;
@@ -40,6 +41,8 @@ enum Command {
     Tail(tail::Args),
     /// Post the events on stdin, a JSON object on each line.
     Produce(produce::Args),
+    /// See and act: who reads and posts, limits, the deny list, a new configuration.
+    Admin(admin::Args),
     /// Look at a configuration.
     Config {
         #[command(subcommand)]
@@ -119,6 +122,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Produce(args) => produce::run(&args),
+        Command::Admin(args) => admin::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(&file),
         Command::Config { command: ConfigCommand::Show(args) } => config::show(&args),
         Command::Version => {

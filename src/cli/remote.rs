@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{ClientBuilder, Url};
 
 use crate::fetch;
 
+pub(super) const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// A server that asks for a longer wait is asked again after this one.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(300);
 
@@ -40,6 +41,14 @@ pub(super) fn client_builder(url: &Url) -> ClientBuilder {
         Some("127.0.0.1" | "[::1]" | "localhost") => http.no_proxy(),
         _ => http,
     }
+}
+
+/// What the header says of this token. `None`: it is none.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    let legal = (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| legal)?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// In seconds; a date is left to the back-off.

@@ -26,7 +26,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         }
     };
     let logging = log_to_stderr();
-    match serve(loaded, settings, args.demo, logging) {
+    match serve(loaded, settings, logging, args.demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain(&e);
@@ -35,10 +35,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded, settings: Settings, demo: bool, logging: Logging) -> Result<(), StartError> {
+fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Result<(), StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(loaded, settings, engine.handle(), logging).await?;
+        let running = app::start(loaded, settings, logging, engine.handle()).await?;
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));

@@ -10,8 +10,7 @@
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
-//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener, `admin_reload` its answer to
-//!   who has changed the configuration; `options` the section
+//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 

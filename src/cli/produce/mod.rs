@@ -27,14 +27,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::client::{Patience, Poster};
 use self::input::Input;
 use self::report::Report;
-use super::remote::{self, AddressError, BackOff};
+use super::remote::{self, AddressError, BackOff, TOKEN_BYTES_MAX};
 use super::{EXIT_FAILURE, EXIT_USAGE, complain};
 use crate::fetch;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
 /// A variable rather than a flag: a command line can be read by everybody on the machine.
 const TOKEN_VARIABLE: &str = "SLUICE_TOKEN";
-const TOKEN_BYTES_MAX: usize = 8 << 10;
 const EVENTS_PATH: &str = "/v1/events";
 /// A whole request. The server answers every one within 9 s, unless it is told otherwise.
 const REQUEST_AT_MOST: Duration = Duration::from_secs(60);
@@ -197,7 +196,7 @@ fn token(file: Option<&Path>) -> Result<Option<HeaderValue>, UsageError> {
             _ => return Ok(None),
         },
     };
-    header(token.trim()).map(Some).ok_or(UsageError::Token(origin))
+    remote::bearer(token.trim()).map(Some).ok_or(UsageError::Token(origin))
 }
 
 /// No more of it than shows that it is no token.
@@ -205,13 +204,6 @@ fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(2 * TOKEN_BYTES_MAX as u64).read_to_string(&mut text)?;
     Ok(text)
-}
-
-fn header(token: &str) -> Option<HeaderValue> {
-    let legal = (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| legal)?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 #[cfg(test)]

@@ -341,7 +341,8 @@ fn a_token_is_one_word_and_does_not_show() {
         assert_eq!(token.is_ok(), legal, "{text:?}");
         assert!(!format!("{token:?}").contains("abc"), "{token:?}");
     }
-    assert!(header(&"x".repeat(TOKEN_BYTES_MAX)).is_some() && header(&"x".repeat(TOKEN_BYTES_MAX + 1)).is_none());
+    let of = |length| remote::bearer(&"x".repeat(length));
+    assert!(of(TOKEN_BYTES_MAX).is_some() && of(TOKEN_BYTES_MAX + 1).is_none());
     let missing = token(Some(Path::new("/nonexistent/token"))).expect_err("no file").to_string();
     assert!(missing.starts_with("--token-file /nonexistent/token: it cannot be read"), "{missing}");
 }

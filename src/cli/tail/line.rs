@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::model::printable_char;
 
-pub(super) use crate::model::printable;
+pub(in crate::cli) use crate::model::printable;
 
 /// Fewer columns than this are as good as these.
 const COLUMNS_MIN: usize = 20;

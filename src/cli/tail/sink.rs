@@ -151,7 +151,8 @@ pub(super) async fn unread() {
     }
 }
 
-fn columns() -> usize {
+/// How wide the terminal is.
+pub(in crate::cli) fn columns() -> usize {
     match rustix::termios::tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 => size.ws_col.into(),
         _ => COLUMNS_DEFAULT,

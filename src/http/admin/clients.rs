@@ -193,7 +193,7 @@ impl Group<'_> {
 
 impl Key {
     fn new(key: &str, group: &Group<'_>, now: Timestamp) -> Self {
-        let names: BTreeSet<&StreamName> = group.readers.iter().flat_map(|reader| reader.set().streams()).collect();
+        let names: BTreeSet<&StreamName> = group.readers.iter().flat_map(|reader| reader.set.streams()).collect();
         Self {
             key: key.to_owned(),
             count: group.readers.len(),
@@ -216,7 +216,7 @@ impl Client {
             address: reader.asker.address.to_string(),
             since: reader.since.to_string(),
             age_seconds: age_seconds(reader, now),
-            streams: Names::of(reader.set().streams().iter()),
+            streams: Names::of(reader.set.streams().iter()),
             sent_bytes: reader.sent_bytes(),
             lag_events: reader.lag_events(),
             user_agent: reader.user_agent.clone(),

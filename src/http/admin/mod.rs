@@ -7,8 +7,7 @@
 //! - `refusal` what is answered otherwise, and its status
 //! - `ask` what a request says, read within limits; `note` what is remembered of a change
 //! - `clients` who reads, and their end; `traffic` who did what in the last minutes; `table` both for people's eyes
-//! - `deny`, `limits`, `levels` what can be changed while the server runs
-//! - `reload` the whole configuration, read again
+//! - `deny`, `limits`, `levels`, `reload` what can be changed while the server runs
 //! - `debug` where time and memory go
 //!
 //! Knows nothing of who reads the answers: `cli` has commands for all of it, and asks as everybody does.

@@ -38,8 +38,12 @@ pub(super) enum Refusal {
     Network(String),
     #[error("{0}")]
     Conflict(String),
-    #[error("nothing has changed: {}", .0.join("; "))]
+    /// All that is wrong.
+    #[error("nothing has changed: mend what `errors` names, and ask again")]
     Faults(Vec<String>),
+    /// All that is wrong with it.
+    #[error("the configuration is refused whole, and nothing has changed: mend what `errors` names, and ask again")]
+    Reload(Vec<String>),
     #[error("{0}")]
     Internal(String),
 }
@@ -61,6 +65,7 @@ impl Refusal {
             Self::NotDenied(_) => (StatusCode::NOT_FOUND, "not_found", "Not Denied"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "Not Now"),
             Self::Faults(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Not Accepted"),
+            Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", "Configuration Refused"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
     }
@@ -74,7 +79,7 @@ impl Refusal {
             _ => &mut answer,
         };
         let mut extras = Map::new();
-        if let Self::Faults(faults) = self {
+        if let Self::Faults(faults) | Self::Reload(faults) = self {
             extras.insert("errors".into(), json!(faults));
         }
         answer.content_type("application/problem+json");

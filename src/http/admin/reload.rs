@@ -1,14 +1,16 @@
-//! `POST /reload` on the operators' listener: the configuration is read again.
+//! The configuration, read again.
 
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use serde_json::json;
 
 use super::access::Operator;
 use super::note::What;
 use super::refusal::Refusal;
+use crate::http::info::json_of;
 
 /// Reads the configuration again, and swaps what can change. `Err`: all that is wrong, and nothing has changed. It goes on
 /// to its end also if nobody waits for it.
@@ -39,7 +41,8 @@ pub enum CatalogBecame {
 }
 
 pub(super) async fn post(operator: Operator, reload: web::Data<Reload>) -> Result<HttpResponse, Refusal> {
-    let done = reload().await.map_err(Refusal::Faults)?;
-    operator.did(What::Reload, &done.changed.join(" "));
-    Ok(HttpResponse::Ok().json(done))
+    let done = reload().await.map_err(Refusal::Reload)?;
+    let changed = if done.changed.is_empty() { "nothing".to_owned() } else { done.changed.join(", ") };
+    operator.did(What::Reload, &changed);
+    Ok(json_of(&json!(done)))
 }

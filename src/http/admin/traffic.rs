@@ -105,7 +105,7 @@ fn reading<'a>(readers: impl Iterator<Item = &'a Reader>, accounts: &'a [Account
     let mut all: HashMap<Option<&ClientKey>, Open<'_>> = HashMap::new();
     for reader in readers {
         let open = all.entry(Some(&reader.asker.key)).or_default();
-        open.streams.extend(reader.set().streams());
+        open.streams.extend(reader.set.streams());
         open.count += 1;
         open.sent_bytes += reader.sent_bytes();
     }
