@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, timeout};
 
-use super::conn;
+use super::conn::{self, Times};
 use super::handover::{Handover, HandoverBody, KEPT_BYTES_MAX};
+use crate::limits::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GET: &str = "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -88,7 +89,7 @@ impl Host {
         let server = server.listen("test", listener, move || {
             let app = App::new().app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
             let app = app.route("/kept/{size}", web::get().to(kept));
-            conn::pipeline(app, stopping.clone())
+            conn::pipeline(app, Limits::none(), Times::default(), stopping.clone())
         });
         let server = server.expect("a server").run();
         let handle = server.handle();
