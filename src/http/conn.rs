@@ -1,10 +1,10 @@
 //! From an accepted socket to a connection that actix serves: a pipeline of accept stages.
 //!
-//! Today: socket options → HTTP. A PROXY header and TLS are further stages between the two; each gets the connection
-//! of the stage before it.
+//! A place → socket options → PROXY header → HTTP. TLS would be a further stage before HTTP; each gets the connection of the
+//! stage before it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use actix_http::{HttpService, Protocol};
@@ -16,24 +16,40 @@ use actix_web::{App, Error};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::client_ip::{Told, proxy};
 use super::handover::{Conn, Handover};
-use crate::limits::Limits;
+use super::quiet::{Busy, Quiet};
+use crate::limits::{ClientIpHeader, Limits, Place};
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept for another request.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long the rest of a refused body is read and dropped. A connection that is closed over unread bytes is reset, and
 /// takes the refusal with it before the client has read it.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// For a PROXY header, and for the head of the first request: then it is told so (408).
+    pub(super) head: Duration,
+    /// For the next request to begin: then it is closed.
+    pub(super) idle: Duration,
+    /// From then on, for what is left of a body that was refused and for its own head: then it is closed.
+    pub(super) coming: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(15), coming: Duration::from_secs(30) }
+    }
+}
 
 /// The whole pipeline. Once `stopping`, idle connections close, and busy ones after their answer.
 pub(super) fn pipeline<T, B>(
     app: App<T>,
     limits: Limits,
+    times: Times,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()>
 where
@@ -43,9 +59,9 @@ where
     B: MessageBody + 'static,
 {
     let http = HttpService::build()
-        .client_request_timeout(HEAD_TIMEOUT)
+        .client_request_timeout(times.head)
         .client_disconnect_timeout(LINGER)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(times.idle)
         .h1_allow_half_closed(false)
         // Without it a stop waits for every idle connection to time out. Hidden in actix-http's docs, but what actix-web's
         // own server calls: where a release took it away, this would not compile.
@@ -55,28 +71,52 @@ where
         })
         .on_connect_ext(|conn: &Conn, data| {
             data.insert::<Handover>(conn.handover());
+            data.insert::<Busy>(conn.busy());
+            if let Some(told) = conn.told() {
+                data.insert::<Told>(told);
+            }
         })
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
-    let accept = move |io| {
-        let accepted = accept(io, &limits);
-        async { accepted }
-    };
-    fn_service(accept).map_err(|_| ()).and_then(http.map_err(|_| ()))
+    fn_service(move |io| accept(io, limits.clone(), times)).map_err(|_| ()).and_then(http.map_err(|_| ()))
 }
 
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
-fn accept(io: TcpStream, limits: &Limits) -> io::Result<Accepted> {
-    let peer = io.peer_addr().ok();
-    set_options(&io, limits)?;
-    Ok((Conn::new(io), Protocol::Http1, peer))
+/// Closed at once where there are too many, and those who are gone already.
+async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<Accepted> {
+    let peer = io.peer_addr()?;
+    let address = peer.ip().to_canonical();
+    let mut place = counted(&limits, address)?;
+    let options = limits.options();
+    set_options(&io, options.dead_after)?;
+    let mut told = None;
+    if options.client_ip_header == ClientIpHeader::ProxyProtocol && limits.trusts(address) {
+        match proxy::read(&mut io, times.head).await {
+            Ok(client) => told = client.map(Told),
+            Err(fault) => {
+                proxy::refuse(io, &fault).await;
+                return Err(io::Error::other(fault));
+            }
+        }
+        if let Some(Told(client)) = told {
+            // Not both at once: it would take two of what the host has.
+            drop(place);
+            place = counted(&limits, client)?;
+        }
+    }
+    Ok((Conn::new(io, Quiet::new(times.coming), told, place), Protocol::Http1, Some(peer)))
 }
 
-fn set_options(io: &TcpStream, limits: &Limits) -> io::Result<()> {
+fn counted(limits: &Limits, client: IpAddr) -> io::Result<Place> {
+    limits.connect(client).map_err(io::Error::other)
+}
+
+/// `dead_after`: a peer that acknowledges nothing for this long is gone, whether it said so or not. The kernel counts a
+/// reader that has merely stopped reading (a shut window) in the same way.
+fn set_options(io: &TcpStream, dead_after: Duration) -> io::Result<()> {
     io.set_nodelay(true)?;
     let socket = SockRef::from(io);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    // A peer that acknowledges nothing for so long is gone, whether it said so or not.
-    socket.set_tcp_user_timeout(Some(limits.options().dead_after))
+    socket.set_tcp_user_timeout(Some(dead_after))
 }

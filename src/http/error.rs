@@ -12,14 +12,15 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
 use super::body::CODINGS;
+use super::client_ip::Unreadable;
 use super::options::Half;
 use super::query::QueryError;
 use crate::catalog::UnknownStream;
 use crate::hub::SubscribeError;
 use crate::intake::auth::Denied;
 use crate::intake::{self, BodyError, Code, Fault, Mode};
-use crate::limits::{Exceeded, Limit};
-use crate::model::{IdError, NameError, SinceError};
+use crate::limits::{Denial, Exceeded, Limit};
+use crate::model::{IdError, NameError, SinceError, Timestamp};
 
 /// What a 401 says of how to do better, and after a token that is no good, that it is that.
 pub(super) const CHALLENGE: &str = r#"Bearer realm="sluice""#;
@@ -62,6 +63,10 @@ pub(super) enum Refusal {
     Subscribe(#[from] SubscribeError),
     #[error(transparent)]
     Limited(#[from] Exceeded),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("{}", of_denial(.0))]
+    OnDenyList(Denial),
     #[error("the server is stopping: come back, and another one answers")]
     Stopping,
     #[error("the list of streams is longer than {0} bytes: ask for fewer at once, or for all of them without a list")]
@@ -105,6 +110,8 @@ impl Refusal {
             Self::Subscribe(S::TooManyChannels(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Stream Sets")
             }
+            Self::Unreadable(_) => (StatusCode::BAD_REQUEST, "bad_request", "Unreadable Client Address"),
+            Self::OnDenyList(_) => (StatusCode::FORBIDDEN, "forbidden", "Address Denied"),
             Self::Limited(exceeded) => match exceeded.limit {
                 Limit::StreamsTotal => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "All Streams In Use"),
                 Limit::StreamsPerClient => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too Many Streams"),
@@ -148,6 +155,10 @@ impl Refusal {
                 extras.insert("limit_name".into(), json!("stream_sets"));
                 extras.insert("limit".into(), json!(limit));
                 extras.insert("in_use".into(), json!(limit));
+            }
+            Self::OnDenyList(denial) => {
+                extras.insert("reason".into(), json!(denial.reason));
+                extras.insert("until".into(), json!(denial.until.map(|until| Timestamp(until).to_string())));
             }
             Self::Limited(exceeded) => {
                 extras.insert("limit_name".into(), json!(exceeded.limit.as_str()));
@@ -202,6 +213,12 @@ pub(super) fn problem(
     problem.insert("uri".into(), quoted(request.uri().to_string()).into());
     problem.extend(extras);
     Value::Object(problem).to_string()
+}
+
+fn of_denial(denial: &Denial) -> String {
+    let reason = if denial.reason.is_empty() { "no reason is given" } else { &denial.reason };
+    let until = denial.until.map_or("until further notice".to_owned(), |until| format!("until {}", Timestamp(until)));
+    format!("your address is not served here {until}: {reason}. Ask whoever runs this server")
 }
 
 fn quoted(mut text: String) -> String {

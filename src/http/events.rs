@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Services;
 use super::body::{self, CODINGS, Room};
 use super::client_ip;
+use super::door;
 use super::error::{self, BodyRefusal};
 use super::panics;
 use super::query::Query;
@@ -85,15 +86,14 @@ async fn handle(
     asker: &Asker,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> HttpResponse {
-    // First: to look at a token costs more than to count.
     if let Err(exceeded) = services.limits.post(asker) {
         return refuse(&exceeded.into());
     }
-    let grant = match services.guard.admit(bearer(request)) {
+    let grant = match services.guard.admit(door::shown(request, services)) {
         Ok(grant) => grant,
         Err(denied) => return error::Refusal::Denied(denied).answer(request),
     };
-    match accept(request, services, grant, body).await {
+    match accept(request, services, asker, grant, body).await {
         Ok(Posted { mode, bytes, outcomes }) => {
             services.limits.ledger().note(&asker.key, Did::Posted { events: taken(mode, &outcomes), bytes });
             answer(request, mode, &outcomes)
@@ -108,18 +108,10 @@ fn taken(mode: Mode, outcomes: &[Outcome]) -> u64 {
     if mode == Mode::DryRun { 0 } else { accepted }
 }
 
-/// The token that was sent. Another scheme's credentials are none.
-fn bearer(request: &HttpRequest) -> Option<&str> {
-    let credentials = request.headers().get(header::AUTHORIZATION)?.as_bytes().trim_ascii();
-    let (scheme, token) = credentials.split_at_checked(b"bearer".len())?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && token.first().is_none_or(u8::is_ascii_whitespace);
-    // What is not text is nobody's token, but it was sent as one.
-    is_bearer.then(|| std::str::from_utf8(token.trim_ascii()).unwrap_or_default())
-}
-
 async fn accept(
     request: &HttpRequest,
     services: &Services,
+    asker: &Asker,
     grant: Grant,
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> Result<Posted, BodyRefusal> {
@@ -128,7 +120,7 @@ async fn accept(
     let body = body.await?;
     let bytes = body.len() as u64;
     let headers = wanted_headers(request, &services.catalog.now());
-    let client = client_ip::of_producer(request);
+    let client = Some(asker.address);
     let asked = intake::Request { began, body, mode, stream, schema_uri, headers, client, grant };
     let outcomes = services.intake.accept(asked).await?;
     Ok(Posted { mode, bytes, outcomes })
@@ -426,25 +418,6 @@ mod tests {
         assert_eq!(body["error"][0]["code"], "unsupported-media-type");
         assert!(body["error"][0]["context"]["message"].as_str().is_some_and(|text| text.contains("curl's default")));
         assert_eq!(header_of(&refuse(&BodyRefusal::Coding), "accept-encoding"), "gzip, deflate, br, zstd");
-    }
-
-    #[test]
-    fn a_bearer_is_told_from_other_schemes_and_from_none() {
-        let of = |value: &[u8]| {
-            let value = header::HeaderValue::from_bytes(value).expect("a value");
-            let request = TestRequest::post().insert_header((header::AUTHORIZATION, value)).to_http_request();
-            bearer(&request).map(str::to_owned)
-        };
-        assert_eq!(bearer(&TestRequest::post().to_http_request()), None);
-        for (value, token) in [(&b"Bearer abc"[..], "abc"), (b"bearer  a.b-c= ", "a.b-c="), (b"BEARER\tx y", "x y")] {
-            assert_eq!(of(value).as_deref(), Some(token));
-        }
-        for value in [&b"Bearer"[..], b"Bearer ", b"Bearer \xff\xfe"] {
-            assert_eq!(of(value).as_deref(), Some(""), "a token that nobody has");
-        }
-        for value in [&b"Basic YTpi"[..], b"Bear", b"", b"Bearerabc", b"Token abc"] {
-            assert_eq!(of(value), None);
-        }
     }
 
     #[test]

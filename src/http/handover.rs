@@ -27,7 +27,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::quiet::Quiet;
+use super::client_ip::Told;
+use super::quiet::{Busy, Quiet};
+use crate::limits::Place;
 
 /// What is kept of one connection. An answer that does not fit (because of others before it, which actix has not sent
 /// yet) is not kept: it goes out at once, and the closure gets an empty list.
@@ -67,15 +69,27 @@ pub(super) struct Conn {
     io: Option<TcpStream>,
     handover: Handover,
     quiet: Quiet,
+    told: Option<Told>,
+    /// Given back when the socket leaves, too: from then on what it is used for is counted.
+    place: Option<Place>,
 }
 
 impl Conn {
-    pub(super) fn new(io: TcpStream) -> Self {
-        Self { io: Some(io), handover: Handover::default(), quiet: Quiet::new() }
+    /// `told`: whom a proxy has named as its client; `quiet` says when it is given up.
+    pub(super) fn new(io: TcpStream, quiet: Quiet, told: Option<Told>, place: Place) -> Self {
+        Self { io: Some(io), handover: Handover::default(), quiet, told, place: Some(place) }
     }
 
     pub(super) fn handover(&self) -> Handover {
         self.handover.clone()
+    }
+
+    pub(super) fn busy(&self) -> Busy {
+        self.quiet.busy()
+    }
+
+    pub(super) fn told(&self) -> Option<Told> {
+        self.told
     }
 
     fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -95,8 +109,12 @@ fn gone() -> io::Error {
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = self.with(|io| io.poll_read(cx, buf));
-        if polled.is_pending() && self.quiet.poll_too_long(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match polled {
+            Poll::Ready(_) => self.quiet.came(),
+            Poll::Pending if self.quiet.poll_too_long(cx).is_ready() => {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            Poll::Pending => {}
         }
         polled
     }
@@ -114,6 +132,7 @@ impl AsyncWrite for Conn {
         match self.handover.0.then.take() {
             Some(then) => {
                 let kept = self.handover.0.kept.take().unwrap_or_default();
+                self.place = None;
                 if let Some(io) = self.io.take() {
                     then(io, kept);
                 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, timeout};
 
-use super::conn;
+use super::conn::{self, Times};
 use super::handover::{Handover, HandoverBody, KEPT_BYTES_MAX};
 use crate::limits::Limits;
 
@@ -89,7 +89,7 @@ impl Host {
         let server = server.listen("test", listener, move || {
             let app = App::new().app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
             let app = app.route("/kept/{size}", web::get().to(kept));
-            conn::pipeline(app, Limits::none(), stopping.clone())
+            conn::pipeline(app, Limits::none(), Times::default(), stopping.clone())
         });
         let server = server.expect("a server").run();
         let handle = server.handle();

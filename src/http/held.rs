@@ -112,7 +112,7 @@ pub(super) async fn run(mut io: TcpStream, last: Vec<u8>, held: Held, wait: Dura
 
 /// Until the peer leaves, or sends more than it should. Not by `readable()`: that would leave actix's read waker in place,
 /// and with it the memory of its finished task.
-async fn peer_left(io: &TcpStream) {
+pub(super) async fn peer_left(io: &TcpStream) {
     let mut stray_bytes = 0;
     let mut stray = [0; 256];
     while stray_bytes <= STRAY_BYTES_MAX && poll_fn(|context| io.poll_read_ready(context)).await.is_ok() {

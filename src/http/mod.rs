@@ -1,7 +1,7 @@
 //! The edge: requests into calls, results into bytes.
 //!
 //! - this page: every route, and the server
-//! - `conn` accept stages; `quiet` ends those on which nothing moves
+//! - `conn` accept stages; `quiet` ends those on which nothing moves; `door` who comes in, on the word of `client_ip`
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `head` and `sse` its bytes
 //! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
 //!   those that look like a stream
@@ -10,7 +10,7 @@
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
 //! - `panics` what becomes of a request whose handler fails
-//! - `client_ip` who is asking; `error` the one status table; `admin` the operators' listener; `options` the section
+//! - `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
 
@@ -21,6 +21,7 @@ mod configs;
 mod conn;
 mod cors;
 mod doc;
+mod door;
 mod error;
 mod events;
 mod handover;
@@ -59,16 +60,18 @@ use std::time::Duration;
 
 use actix_server::{Server, ServerHandle};
 use actix_web::http::Method;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
 use tokio::runtime::Handle;
 
+use self::conn::Times;
 use self::error::Refusal;
 use crate::catalog::Live;
 use crate::health::{Health, Secret};
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::intake::auth::Guard;
-use crate::limits::Limits;
+use crate::limits::{Descriptors, Limits};
 use crate::schema::Schemas;
 
 pub use self::admin::{
@@ -77,6 +80,9 @@ pub use self::admin::{
 };
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
+
+/// Connections of one worker that are being closed because there are too many.
+const REFUSED_AT_ONCE_MAX: usize = 4096;
 
 /// What the routes call.
 #[derive(Clone)]
@@ -101,7 +107,12 @@ pub struct Services {
 
 /// Serves the public listener until the handle is told to stop. Call it within an actix system.
 pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io::Result<ServerHandle> {
-    let mut server = Server::build().disable_signals();
+    // One that is full stops taking connections, also those of the probe: so ours is reached before it, and those beyond it
+    // are closed.
+    let Descriptors { connections, held, .. } = services.limits.descriptors();
+    let mut server = Server::build()
+        .disable_signals()
+        .max_concurrent_connections(connections.saturating_add(held).saturating_add(REFUSED_AT_ONCE_MAX));
     if options.workers > 0 {
         server = server.workers(options.workers);
     }
@@ -112,14 +123,18 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     let server = server.listen("public", listener, move || {
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
+        let services = web::Data::new(services.clone());
+        let (limits, door) = (services.limits.clone(), services.clone());
         let app = App::new()
-            .app_data(web::Data::new(services.clone()))
+            .app_data(services)
             .app_data(web::Data::new(worker))
             .app_data(web::Data::new(room.clone()))
             .app_data(web::Data::new(specification.clone()))
+            .wrap(from_fn(move |request, next| door::enter(door.clone(), request, next)))
+            // Outermost: refusals at the door have them, too.
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
-        conn::pipeline(app, services.limits.clone(), stopping.clone())
+        conn::pipeline(app, limits, Times::default(), stopping.clone())
     })?;
     let server = server.run();
     let handle = server.handle();

@@ -192,6 +192,13 @@ impl Limits {
         self.0.rules.load().trusts(peer)
     }
 
+    /// Why this client gets nothing at all, if it does; counted.
+    pub fn denied(&self, asker: &Asker) -> Option<Denial> {
+        let denial = self.0.deny.denies(asker.address)?;
+        self.count(Limit::Denied, &asker.key, false);
+        Some(denial)
+    }
+
     /// A connection that is no stream yet. Proxies that are trusted carry many clients, and are not counted as one.
     pub fn connect(&self, peer: IpAddr) -> Result<Place, Exceeded> {
         let asker = self.asker(peer, None);

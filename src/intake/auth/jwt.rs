@@ -1,5 +1,7 @@
 //! Tokens that somebody signed, and what their claims allow.
 
+use std::sync::Arc;
+
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
@@ -11,6 +13,8 @@ use super::options::JwtOptions;
 
 /// How far the clocks of who signs and who checks may be apart.
 const LEEWAY_SECONDS: u64 = 60;
+/// Bytes of a `sub` claim by which a client is known. One with more is known by its address.
+const NAME_BYTES_MAX: usize = 100;
 
 /// Checks signed tokens.
 #[derive(Debug)]
@@ -31,7 +35,8 @@ impl Verifier {
         })
     }
 
-    pub(super) fn grant(&self, token: &str) -> Result<Grant, Denied> {
+    /// Whose it is, where it says so, and what may be posted with it. `Err`: it is worth nothing.
+    pub(super) fn verify(&self, token: &str) -> Result<(Option<Arc<str>>, Result<Grant, Denied>), Denied> {
         let header = decode_header(token).map_err(|e| denied(&e))?;
         // RFC 7515 §4.1.11: who does not understand what it names must refuse. The library leaves that to its callers.
         if header.crit.is_some() {
@@ -39,7 +44,7 @@ impl Verifier {
         }
         let key = self.key(&header)?;
         let claims = decode::<Map<String, Value>>(token, &key.key, &self.rules(key)).map_err(|e| denied(&e))?.claims;
-        streams(claims.get(&self.streams_claim))
+        Ok((name(claims.get("sub")), streams(claims.get(&self.streams_claim))))
     }
 
     /// Only keys of the token's own algorithm. A key without an id, and a token without one, are for each other where
@@ -72,6 +77,13 @@ impl Verifier {
         rules.set_required_spec_claims(&required);
         rules
     }
+}
+
+/// Not one with what a terminal would act upon: operators see it.
+fn name(claim: Option<&Value>) -> Option<Arc<str>> {
+    let name = claim?.as_str()?;
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+    fits.then(|| name.into())
 }
 
 /// An array, or a text split at spaces and commas. A pattern that has those itself needs the array.

@@ -6,7 +6,7 @@
 //! - `jwt` and `keys` tokens that somebody signed, and what they are signed with
 //! - `options` the configuration
 //!
-//! Knows no HTTP: a bearer token comes in, a [`Grant`] comes out. What is said to who is refused holds nothing of the
+//! Knows no HTTP: a bearer token comes in, [`Shown`] and a [`Grant`] come out. What is said to who is refused holds nothing of the
 //! token.
 
 mod grant;
@@ -67,6 +67,14 @@ pub enum Denied {
     BadStreams,
 }
 
+/// What a token shows: whose it is, where that is known, and what may be posted with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Of one of `intake.tokens`, or the `sub` claim of a JWT: also of one with which nothing may be posted.
+    pub name: Option<Arc<str>>,
+    grant: Result<Grant, Denied>,
+}
+
 /// Admits producers. Cheap to clone; what one of the clones is given holds for all of them.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<ArcSwap<Way>>);
@@ -113,27 +121,40 @@ impl Guard {
         matches!(**self.0.load(), Way::Closed)
     }
 
-    /// What the bearer of this token may post to; `None`: no token was sent. Refusals are counted here, and only here.
-    pub fn admit(&self, bearer: Option<&str>) -> Result<Grant, Denied> {
-        let answer = self.judge(bearer);
-        if let Err(denied) = &answer {
+    /// What the bearer of this token may post to. Refusals are counted here, and only here.
+    pub fn admit(&self, shown: Shown) -> Result<Grant, Denied> {
+        if let Err(denied) = &shown.grant {
             metrics::counter!(names::POSTS_DENIED, "cause" => denied.cause()).increment(1);
         }
-        answer
+        shown.grant
     }
 
-    fn judge(&self, bearer: Option<&str>) -> Result<Grant, Denied> {
-        let token = || match bearer {
+    /// Whose token it is, whatever it is shown for; `None`: no token was sent. Counts nothing.
+    pub fn look(&self, bearer: Option<&str>) -> Shown {
+        let token = match bearer {
             None | Some("") => Err(Denied::NoToken),
             Some(token) if token.len() > TOKEN_BYTES_MAX => Err(Denied::TooLong),
             Some(token) => Ok(token),
         };
-        match &**self.0.load() {
-            Way::Open => Ok(Grant::everything()),
-            Way::Closed => Err(Denied::Closed),
-            Way::Tokens(tokens) => tokens.grant(token()?).ok_or(Denied::BadToken),
-            Way::Jwt(verifier) => verifier.grant(token()?),
+        match (&**self.0.load(), token) {
+            (Way::Open, _) => Shown::nobody(Ok(Grant::everything())),
+            (Way::Closed, _) => Shown::nobody(Err(Denied::Closed)),
+            (_, Err(denied)) => Shown::nobody(Err(denied)),
+            (Way::Tokens(tokens), Ok(token)) => match tokens.find(token) {
+                Some((name, grant)) => Shown { name: Some(name), grant: Ok(grant) },
+                None => Shown::nobody(Err(Denied::BadToken)),
+            },
+            (Way::Jwt(verifier), Ok(token)) => match verifier.verify(token) {
+                Ok((name, grant)) => Shown { name, grant },
+                Err(denied) => Shown::nobody(Err(denied)),
+            },
         }
+    }
+}
+
+impl Shown {
+    fn nobody(grant: Result<Grant, Denied>) -> Self {
+        Self { name: None, grant }
     }
 }
 

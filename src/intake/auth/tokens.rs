@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, de::Error};
 use sha2::{Digest, Sha256};
@@ -21,8 +22,7 @@ pub struct Tokens(Vec<Token>);
 struct Token {
     hash: Hash,
     grant: Grant,
-    #[allow(dead_code, reason = "tells the tokens apart where the configuration is printed")]
-    name: String,
+    name: Arc<str>,
 }
 
 /// SHA-256 of a token.
@@ -43,16 +43,16 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// What the bearer of this token may post to. How long it takes says nothing about the tokens: all are compared, by
+    /// The token's name, and what its bearer may post to. How long it takes says nothing about the tokens: all are compared, by
     /// hashes, and each to its end.
-    pub(super) fn grant(&self, bearer: &str) -> Option<Grant> {
+    pub(super) fn find(&self, bearer: &str) -> Option<(Arc<str>, Grant)> {
         let sent = Sha256::digest(bearer.as_bytes());
         let mut found = u32::MAX;
         for (index, token) in (0_u32..).zip(&self.0) {
             found.conditional_assign(&index, token.hash.0.as_slice().ct_eq(sent.as_slice()));
         }
         let found = self.0.get(usize::try_from(found).ok()?)?;
-        Some(found.grant.clone())
+        Some((found.name.clone(), found.grant.clone()))
     }
 
     /// The tokens, or all that is wrong with them.
@@ -90,7 +90,7 @@ impl Token {
             None => Grant::everything(),
             Some(streams) => Grant::of(streams.iter().map(String::as_str)).map_err(|e| format!("streams: {e}"))?,
         };
-        Ok(Self { hash, grant, name: written.name })
+        Ok(Self { hash, grant, name: written.name.into() })
     }
 }
 
@@ -139,8 +139,8 @@ mod tests {
                 let written = Written { name: "a".into(), sha256: hex(hash), streams: None };
                 Tokens::read(vec![written]).expect("tokens")
             };
-            assert!(listed(&hash).grant("secret").is_none(), "byte {wrong}");
-            assert!(listed(&right).grant("secret").is_some());
+            assert!(listed(&hash).find("secret").is_none(), "byte {wrong}");
+            assert!(listed(&right).find("secret").is_some());
         }
     }
 }
