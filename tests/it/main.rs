@@ -5,7 +5,7 @@
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
-//!   all of it, `patience` who waits for a refusal, `limits` who gets in, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
+//!   all of it, `patience` who waits for a refusal, `limits` who gets in, `who` who asks, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `admin` and `admin_access` the operators' listener, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
@@ -50,5 +50,6 @@ mod server;
 mod slow;
 mod stream_configs;
 mod tail;
+mod who;
 mod wire;
 mod wrong_input;
