@@ -10,7 +10,8 @@
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `admin` and `admin_access` the operators' listener, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
 //!   stop, `produce` and `tail` the commands that are clients,
-//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind, `gone` readers that stand
+//!   `limits` who may have how much, `incident` the one that began it all, `gone` readers that vanish or stand still, `admin` and
+//!   `admin_access` the operators' listener, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind, `gone` readers that stand
 //!   still and peers that vanish
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
@@ -33,6 +34,7 @@ mod edge;
 mod engine;
 mod gone;
 mod handover;
+mod incident;
 mod intake;
 mod limits;
 mod ndjson;
