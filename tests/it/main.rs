@@ -10,13 +10,15 @@
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
 //!   stop, `produce` and `tail` the commands that are clients,
-//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind
+//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind,
+//!   `reload` another configuration while it serves, `admin_cli` the operators' command
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_cli;
 mod allowed;
 mod asked;
 mod auth;
@@ -39,6 +41,7 @@ mod produce;
 mod raw;
 mod recentchange;
 mod refusals;
+mod reload;
 mod resume;
 mod rules;
 mod server;
