@@ -384,3 +384,16 @@ fn key_files_that_cannot_be_used_are_faults_that_quote_nothing() {
     assert_eq!(error.path, Path::new("/nonexistent/key"));
     assert!(error.to_string().contains("it cannot be read"), "{error}");
 }
+
+#[test]
+fn what_one_clone_is_given_holds_for_all_of_them() {
+    let guard = jwt("key_file", SECRET, &["HS256"], "").expect("a guard");
+    let of_a_worker = guard.clone();
+    let token = sign(&header(Algorithm::HS256, None), &claims(&json!({})));
+    assert!(of_a_worker.admit(Some(&token)).is_ok());
+    let other_secret = "another secret that has its thirty-two bytes";
+    guard.replace(&jwt("key_file", other_secret, &["HS256"], "").expect("a guard"));
+    assert_eq!(of_a_worker.admit(Some(&token)), Err(Denied::Signature));
+    guard.replace(&Guard::open());
+    assert!(of_a_worker.is_open() && of_a_worker.admit(None).is_ok());
+}
