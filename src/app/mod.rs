@@ -134,62 +134,29 @@ pub async fn start(
     let config = &loaded.config;
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
-    let schemas = Arc::new(schemas);
     let limits = limits(config)?;
     let listener = bind(&config.http.listen, "--listen")?;
     let address = listener.local_addr()?;
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
-    let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
     let doors = Doors {
         tcp: bind_admin(config.admin.listen.as_deref())?,
         socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
     };
     let render = install_metrics(engine)?;
     count_panics();
-    // After the metrics: it counts what it asks. After the ports, which fail sooner.
-    let live = Live::open(&config.catalog, &config.data_dir, fetcher.clone(), engine).await?;
-    let mut changes = live.changes();
-    let catalog = changes.borrow_and_update().clone();
-    let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
-    // An instance that gives nothing out need not read.
-    let gives_out = config.http.serve.contains(&Half::Out);
-    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
-    let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
-    if gives_out {
-        engine.spawn(follow_the_catalog(hub.clone(), changes));
-    }
-    let intake =
-        Arc::new(Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone()));
-    let patience = Patience::new(shutdown.watcher(), limits.descriptors().held);
-    let health = Health::new(limits.clone(), gives_out);
-    let secret = Secret::new();
-    let services = Services {
-        hub: hub.clone(),
-        intake: intake.clone(),
-        catalog: live,
-        schemas,
+    let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
+    let (services, store) = services(config, checked, engine, &shutdown).await?;
+    let running = reload::Running {
+        address,
         engine: engine.clone(),
-        guard,
-        limits,
-        health: health.clone(),
-        probe: secret.clone(),
-        patience: patience.clone(),
-        end_spread: config.stop.drain_spread.min(config.stop.deadline),
+        fetcher,
+        limits: services.limits.clone(),
+        guard: services.guard.clone(),
+        live: services.catalog.clone(),
     };
-    let reloader = Reloader::new(
-        settings,
-        loaded.clone(),
-        reload::Running {
-            address,
-            engine: engine.clone(),
-            fetcher,
-            limits: services.limits.clone(),
-            guard: services.guard.clone(),
-            live: services.catalog.clone(),
-        },
-    );
+    let reloader = Reloader::new(settings, loaded.clone(), running);
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
     let operators = Operators {
@@ -201,27 +168,78 @@ pub async fn start(
         stop: shutdown.watcher(),
     };
     let operators = http::serve_admin(doors, operators)?;
-    let public = http::serve(&config.http, listener, services)?;
-    let probed = catalog.streams().next().map(|stream| stream.name.to_string());
-    if let Some(stream) = probed.filter(|_| gives_out) {
-        engine.spawn(Probe::new(address, secret, stream).run(health, shutdown.watcher()));
-    }
+    let public = http::serve(&config.http, listener, services.clone())?;
+    probe(config, address, &services, &shutdown);
     Ok(Running {
         address,
         admin: operators.as_ref().and_then(|served| served.address),
-        log: log.describe(),
-        streams: catalog.streams().count(),
-        takes_in,
-        intake,
-        hub,
-        patience,
-        store: log,
+        log: store.describe(),
+        streams: services.catalog.now().streams().count(),
+        takes_in: config.http.serve.contains(&Half::In) && !services.guard.is_closed(),
+        intake: services.intake,
+        hub: services.hub,
+        patience: services.patience,
+        store,
         shutdown,
         signals,
         public,
         operators,
         deadline: config.stop.deadline,
     })
+}
+
+/// What has been found to be right before anything runs.
+struct Checked {
+    address: SocketAddr,
+    fetcher: Fetcher,
+    schemas: Arc<Schemas>,
+    limits: Limits,
+    guard: Guard,
+}
+
+/// Both halves, and the log between them. After the metrics: they count what they do. After the ports, which fail sooner.
+async fn services(
+    config: &Config,
+    checked: Checked,
+    engine: &Handle,
+    shutdown: &Shutdown,
+) -> Result<(Services, Arc<dyn Log>), StartError> {
+    let Checked { address, fetcher, schemas, limits, guard } = checked;
+    let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
+    let mut changes = live.changes();
+    let catalog = changes.borrow_and_update().clone();
+    let log = open_log(config, &catalog.topics(), address, engine)?;
+    // An instance that gives nothing out need not read.
+    let gives_out = config.http.serve.contains(&Half::Out);
+    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
+    let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
+    if gives_out {
+        engine.spawn(follow_the_catalog(hub.clone(), changes));
+    }
+    let intake = Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone());
+    let services = Services {
+        hub,
+        intake: Arc::new(intake),
+        catalog: live,
+        schemas,
+        engine: engine.clone(),
+        guard,
+        health: Health::new(limits.clone(), gives_out),
+        probe: Secret::new(),
+        patience: Patience::new(shutdown.watcher(), limits.descriptors().held),
+        limits,
+        end_spread: config.stop.drain_spread.min(config.stop.deadline),
+    };
+    Ok((services, log))
+}
+
+/// Tries a stream now and then, where there are any.
+fn probe(config: &Config, address: SocketAddr, services: &Services, shutdown: &Shutdown) {
+    let first = services.catalog.now().streams().next().map(|stream| stream.name.to_string());
+    if let Some(stream) = first.filter(|_| config.http.serve.contains(&Half::Out)) {
+        let probe = Probe::new(address, services.probe.clone(), stream);
+        services.engine.spawn(probe.run(services.health.clone(), shutdown.watcher()));
+    }
 }
 
 /// Each stream as the set of itself alone.

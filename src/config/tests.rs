@@ -243,3 +243,27 @@ fn the_sample_file_shows_every_key_and_its_default() {
     ];
     assert_eq!(examples, without_default);
 }
+
+#[test]
+fn keys_differ_by_what_they_say_and_not_by_how_it_is_written() {
+    let load = |file: &str, environment: &[(&str, &str)]| loader(file, environment, &[]).load().expect("a config");
+    let token = |digit: &str| {
+        let hash = digit.repeat(64);
+        format!("[intake]\nauth = 'tokens'\ntokens = [{{name = 'a', sha256 = '{hash}'}}]\n[admin]\ntoken = '{hash}'")
+    };
+    let unlike = |here: &str, there: &str| load(here, &[]).keys_unlike(&load(there, &[]));
+    let none: [&str; 0] = [];
+    assert_eq!(unlike("[intake]\nmax_body_bytes = '5MiB'", "[intake]\nmax_body_bytes = 5242880"), none);
+    assert_eq!(unlike("[http]\nserve = ['in', 'out']", ""), none, "the default, written down");
+    assert_eq!(unlike(&token("a"), &token("a")), none);
+    assert_eq!(unlike(&token("a"), &token("b")), ["admin.token", "intake.tokens"], "although neither shows");
+    let (secret, other) =
+        ("[log.kafka.properties]\n\"sasl.password\" = 'x'", "[log.kafka.properties]\n\"sasl.password\" = 'y'");
+    assert_eq!(unlike(secret, other), ["log.kafka.properties.sasl.password"]);
+    assert_eq!(
+        unlike("[http]\nworkers = 3\n[hub]\nheartbeat = '5s'", "[http]\nworkers = 4"),
+        ["http.workers", "hub.heartbeat"]
+    );
+    let beaten = load("[http]\nworkers = 3", &[("SLUICE__HTTP__WORKERS", "5")]);
+    assert_eq!(beaten.keys_unlike(&load("[http]\nworkers = 5", &[])), none, "what holds counts");
+}

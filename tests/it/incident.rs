@@ -76,7 +76,11 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
 
     // Who is it?
     let seen = clients(&server, "?top=1&by=count").await;
-    assert_eq!((&seen["keys"][0]["key"], &seen["keys"][0]["count"]), (&json!("127.66.6.6"), &json!(STREAMS_TOTAL)), "{seen}");
+    assert_eq!(
+        (&seen["keys"][0]["key"], &seen["keys"][0]["count"]),
+        (&json!("127.66.6.6"), &json!(STREAMS_TOTAL)),
+        "{seen}"
+    );
 
     // Not any more.
     let denied = operator(&server, "PUT /deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;

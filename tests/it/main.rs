@@ -5,13 +5,14 @@
 //! - `engine` the same server on SQLite and on a real Kafka
 //! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
-//!   all of it, `patience` who waits for a refusal, `limits` who gets in, `who` who asks, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
+//!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
-//!   from, `admin` and `admin_access` the operators' listener, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
-//!   stop, `produce` and `tail` the commands that are clients,
-//!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind, `gone` readers that stand
-//!   still and peers that vanish
+//!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
+//!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
+//!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
+//!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
+//!   a reader that falls behind, `gone` readers that stand still and peers that vanish
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -20,6 +21,7 @@ mod support;
 
 mod admin;
 mod admin_access;
+mod admin_cli;
 mod allowed;
 mod asked;
 mod auth;
@@ -33,6 +35,7 @@ mod edge;
 mod engine;
 mod gone;
 mod handover;
+mod incident;
 mod intake;
 mod limits;
 mod ndjson;
@@ -44,6 +47,7 @@ mod produce;
 mod raw;
 mod recentchange;
 mod refusals;
+mod reload;
 mod resume;
 mod rules;
 mod server;

@@ -141,6 +141,22 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Another text for `sluice.toml` or `streams.yaml`, whole or not at all.
+    pub fn rewrite(&self, name: &str, text: &str) {
+        let next = self.folder.path().join("next");
+        fs::write(&next, text).expect("the folder can be written");
+        fs::rename(next, self.folder.path().join(name)).expect("the folder can be written");
+    }
+
+    /// A request to the operators' listener, on a connection of its own.
+    pub async fn ask_admin(&self, method: &str, target: &str, body: &str) -> Answer {
+        let mut raw = Raw::connect(self.admin).await;
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", self.admin, body.len());
+        raw.send(head + body).await;
+        raw.answer().await
+    }
+
     /// The folder of the SQLite log.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -9,9 +9,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 
-use crate::cli::tail::printable;
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE, remote};
 use crate::fetch::{self, with_causes};
+use crate::model::printable;
 
 const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
 /// A whole answer, beyond the time that the request itself asks for. A reload may wait for an address.

@@ -24,9 +24,9 @@ use serde_json::{Map, Value, json};
 
 use self::client::{Failure, Operator, Request};
 use super::remote::{self, AddressError, TOKEN_BYTES_MAX};
-use super::tail::{columns, printable};
+use super::tail::columns;
 use super::{EXIT_FAILURE, EXIT_USAGE, complain};
-use crate::model::units;
+use crate::model::{printable, units};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:9102";
 /// Holds the token where no flag does: a flag is seen by everybody who lists processes.

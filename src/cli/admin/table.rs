@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::cli::tail::printable;
+use crate::model::printable;
 
 /// Columns that one value may take, so that the ones after it are seen; the last may take what is left.
 const CELL_COLUMNS_MAX: usize = 40;

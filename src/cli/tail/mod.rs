@@ -28,7 +28,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::follow::{End, Follower};
 use self::sink::{Look, Sink};
 
-pub(super) use self::line::printable;
 pub(super) use self::sink::columns;
 use super::remote::{self, AddressError};
 use super::{EXIT_FAILURE, EXIT_USAGE, complain};

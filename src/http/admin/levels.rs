@@ -138,7 +138,7 @@ impl Shared {
     /// Unless somebody has set it again since.
     fn revert(&self, module: &Option<String>, number: u64) {
         let mut set = self.set.lock();
-        if !set.modules.get(module).is_some_and(|level| level.number == number) {
+        if set.modules.get(module).is_none_or(|level| level.number != number) {
             return;
         }
         set.modules.remove(module);

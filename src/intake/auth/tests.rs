@@ -384,3 +384,41 @@ fn key_files_that_cannot_be_used_are_faults_that_quote_nothing() {
     assert_eq!(error.path, Path::new("/nonexistent/key"));
     assert!(error.to_string().contains("it cannot be read"), "{error}");
 }
+
+#[test]
+fn what_one_clone_is_given_holds_for_all_of_them() {
+    let guard = jwt("key_file", SECRET, &["HS256"], "").expect("a guard");
+    let of_a_worker = guard.clone();
+    let token = sign(&header(Algorithm::HS256, None), &claims(&json!({})));
+    assert!(of_a_worker.admit(of_a_worker.look(Some(&token))).is_ok());
+    let other_secret = "another secret that has its thirty-two bytes";
+    guard.replace(&jwt("key_file", other_secret, &["HS256"], "").expect("a guard"));
+    assert_eq!(of_a_worker.admit(of_a_worker.look(Some(&token))), Err(Denied::Signature));
+    guard.replace(&Guard::open());
+    assert!(of_a_worker.is_open() && of_a_worker.admit(of_a_worker.look(None)).is_ok());
+}
+
+#[test]
+fn a_token_that_is_good_has_a_name_also_where_nothing_may_be_posted_with_it() {
+    let guard = jwt("key_file", SECRET, &["HS256"], "").expect("a guard");
+    let name = |more: Value| guard.look(Some(&sign(&header(Algorithm::HS256, None), &claims(&more)))).name;
+    for (sub, known) in [
+        (json!("bot"), true),
+        (json!("x".repeat(100)), true),
+        (json!("x".repeat(101)), false),
+        (json!(""), false),
+        (json!("a\u{1b}[2J"), false),
+        (json!(7), false),
+        (Value::Null, false),
+    ] {
+        assert_eq!(name(json!({ "sub": sub })).as_deref(), sub.as_str().filter(|_| known), "{sub}");
+    }
+    assert_eq!(name(json!({ "sub": "bot", "streams": null })).as_deref(), Some("bot"));
+    assert_eq!(name(json!({ "sub": "bot", "exp": 1 })), None, "it has expired");
+    let token = format!("auth = 'tokens'\ntokens = [{{name = 'ours', sha256 = '{}'}}]", hex("secret"));
+    let tokens = Guard::new(&options(&token), true).expect("a guard");
+    assert_eq!(tokens.look(Some("secret")).name.as_deref(), Some("ours"));
+    for (guard, bearer) in [(&tokens, Some("guess")), (&tokens, None), (&Guard::open(), Some("secret"))] {
+        assert_eq!(guard.look(bearer).name, None);
+    }
+}
