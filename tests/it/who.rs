@@ -17,6 +17,8 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 8, 0, 1);
 const JSON: &str = "Content-Type: application/json\r\n";
 const EVENT: &str = r#"{"$schema":"/web/1.0.0","meta":{"stream":"web"}}"#;
 const PATH: &str = "/v2/stream/web";
+/// From where, which headers, and who is meant to be seen.
+type Case = (Ipv4Addr, &'static str, &'static str);
 /// The start of every PROXY header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -114,7 +116,7 @@ async fn x_forwarded_for_is_believed_of_proxies_and_of_nobody_else() {
 
 #[tokio::test]
 async fn forwarded_and_x_client_ip_are_read_where_they_are_asked_for() {
-    let tables: [(&str, &[(Ipv4Addr, &str, &str)]); 2] = [
+    let tables: [(&str, &[Case]); 2] = [
         (
             "forwarded",
             &[
@@ -324,14 +326,14 @@ async fn who_is_denied_gets_a_403_that_says_why_and_until_when_and_nobody_else_d
         operator(&seeing.server, "PUT /deny/198.51.100.0%2F24", r#"{"reason":"a flood","expires_in":"1h"}"#).await;
     assert_eq!(put.status(), 200, "{put:?}");
     let until = put.json()["until"].clone();
-    for (number, target) in ["/", "/_info", "/v2/stream/web", "//v2/stream/web", "/nowhere"].into_iter().enumerate() {
+    for (number, target) in (1..).zip(["/", "/_info", "/v2/stream/web", "//v2/stream/web", "/nowhere"]) {
         let answer = seeing.connect(PROXY).await.get(target, denied).await;
         assert_eq!((answer.status(), answer.header("access-control-allow-origin")), (403, "*"), "{target}");
         let problem = answer.json();
         assert_eq!((&problem["type"], &problem["reason"]), (&json!("forbidden"), &json!("a flood")), "{problem}");
         assert_eq!(problem["until"], until, "{problem}");
         let counted = seeing.server.metric(r#"sluice_limited_total{limit="deny",mode="enforced"}"#).await;
-        assert_eq!(counted as usize, number + 1);
+        assert_eq!(counted, f64::from(number));
     }
     let mut raw = seeing.connect(PROXY).await;
     let answer = raw.post_as(&format!("{JSON}{denied}"), EVENT.as_bytes()).await;
