@@ -45,6 +45,8 @@ mod stream;
 mod wishes;
 
 #[cfg(test)]
+mod conn_test;
+#[cfg(test)]
 mod handover_test;
 #[cfg(test)]
 mod limited_test;

@@ -26,13 +26,14 @@ async fn headers_and_the_producers_address_fill_the_fields_that_schemas_have() {
     std::fs::create_dir(folder.path().join("web")).expect("a folder");
     std::fs::write(folder.path().join("web/1.0.0.yaml"), schema).expect("a file");
     let bases = folder.path().display().to_string();
-    let server = Server::start(Options::default().streams(streams).env("SLUICE__SCHEMA__BASES", &bases)).await;
+    let options = Options::default().streams(streams).env("SLUICE__SCHEMA__BASES", &bases);
+    let server = Server::start(options.env("SLUICE__LIMITS__TRUSTED_PROXIES", "127.0.0.1")).await;
     let event = r#"{"$schema":"/web/1.0.0","meta":{"stream":"web"}}"#;
     let table = [
         ("", "127.0.0.1"),
-        ("X-Forwarded-For: 192.0.2.1, 198.51.100.7\r\n", "192.0.2.1"),
-        ("X-Client-IP: 2001:db8::1\r\nX-Forwarded-For: 192.0.2.1\r\n", "2001:db8::1"),
-        ("X-Client-IP: nobody\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 192.0.2.1, 198.51.100.7\r\n", "198.51.100.7"),
+        ("X-Forwarded-For: 2001:db8::1\r\nX-Client-IP: 192.0.2.1\r\n", "2001:db8::1"),
+        ("X-Client-IP: 192.0.2.1\r\n", "127.0.0.1"),
     ];
     for (headers, _) in table {
         let headers = format!("{JSON}X-Request-Id: r-1\r\n{headers}");

@@ -54,5 +54,6 @@ mod server;
 mod slow;
 mod stream_configs;
 mod tail;
+mod who;
 mod wire;
 mod wrong_input;

@@ -6,8 +6,7 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use super::Denied;
-use super::grant::Grant;
+use super::{Denied, Shown};
 use super::keys::{self, Key, KeyError};
 use super::options::JwtOptions;
 
@@ -36,7 +35,7 @@ impl Verifier {
     }
 
     /// Whose it is, where it says so, and what may be posted with it. `Err`: it is worth nothing.
-    pub(super) fn verify(&self, token: &str) -> Result<(Option<Arc<str>>, Result<Grant, Denied>), Denied> {
+    pub(super) fn verify(&self, token: &str) -> Result<Shown, Denied> {
         let header = decode_header(token).map_err(|e| denied(&e))?;
         // RFC 7515 §4.1.11: who does not understand what it names must refuse. The library leaves that to its callers.
         if header.crit.is_some() {
@@ -44,7 +43,7 @@ impl Verifier {
         }
         let key = self.key(&header)?;
         let claims = decode::<Map<String, Value>>(token, &key.key, &self.rules(key)).map_err(|e| denied(&e))?.claims;
-        Ok((name(claims.get("sub")), streams(claims.get(&self.streams_claim))))
+        Ok(Shown { name: name(claims.get("sub")), grant: streams(claims.get(&self.streams_claim)) })
     }
 
     /// Only keys of the token's own algorithm. A key without an id, and a token without one, are for each other where

@@ -144,10 +144,9 @@ impl Guard {
                 Some((name, grant)) => Shown { name: Some(name), grant: Ok(grant) },
                 None => Shown::nobody(Err(Denied::BadToken)),
             },
-            (Way::Jwt(verifier), Ok(token)) => match verifier.verify(token) {
-                Ok((name, grant)) => Shown { name, grant },
-                Err(denied) => Shown::nobody(Err(denied)),
-            },
+            (Way::Jwt(verifier), Ok(token)) => {
+                verifier.verify(token).unwrap_or_else(|denied| Shown::nobody(Err(denied)))
+            }
         }
     }
 }
