@@ -140,10 +140,7 @@ pub async fn start(
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
     let takes_in = config.http.serve.contains(&Half::In) && !guard.is_closed();
-    let doors = Doors {
-        tcp: bind_admin(config.admin.listen.as_deref())?,
-        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
-    };
+    let doors = doors(config)?;
     let render = install_metrics(engine)?;
     count_panics();
     // After the metrics: it counts what it asks. After the ports, which fail sooner.
@@ -152,13 +149,7 @@ pub async fn start(
     let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, engine)?;
     let shutdown = Shutdown::default();
-    // An instance that gives nothing out need not read.
-    let gives_out = config.http.serve.contains(&Half::Out);
-    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
-    let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
-    if gives_out {
-        engine.spawn(follow_the_catalog(hub.clone(), changes));
-    }
+    let hub = start_hub(config, &limits, &log, &catalog, changes, engine, shutdown.watcher())?;
     let intake =
         Arc::new(Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone()));
     let patience = Patience::new(shutdown.watcher(), limits.descriptors().held);
@@ -173,28 +164,10 @@ pub async fn start(
         patience: patience.clone(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
-    let reloader = Reloader::new(
-        settings,
-        loaded.clone(),
-        reload::Running {
-            address,
-            engine: engine.clone(),
-            fetcher,
-            limits: services.limits.clone(),
-            guard: services.guard.clone(),
-            live: services.catalog.clone(),
-        },
-    );
+    let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
-    let operators = Operators {
-        services: services.clone(),
-        render: Arc::new(move || render.render()),
-        logging,
-        reload: reloader.on_request(),
-        token: config.admin.token.as_ref().map(|token| token.0.clone()),
-        stop: shutdown.watcher(),
-    };
+    let operators = operators(config, &services, render, logging, &reloader, shutdown.watcher());
     let operators = http::serve_admin(doors, operators)?;
     let public = http::serve(&config.http, listener, services)?;
     Ok(Running {
@@ -213,6 +186,43 @@ pub async fn start(
         operators,
         deadline: config.stop.deadline,
     })
+}
+
+fn operators(
+    config: &Config,
+    services: &Services,
+    render: PrometheusHandle,
+    logging: Logging,
+    reloader: &Reloader,
+    stop: Stop,
+) -> Operators {
+    Operators {
+        services: services.clone(),
+        render: Arc::new(move || render.render()),
+        logging,
+        reload: reloader.on_request(),
+        token: config.admin.token.as_ref().map(|token| token.0.clone()),
+        stop,
+    }
+}
+
+/// An instance that gives nothing out need not read.
+fn start_hub(
+    config: &Config,
+    limits: &Limits,
+    log: &Arc<dyn Log>,
+    catalog: &Catalog,
+    changes: watch::Receiver<Arc<Catalog>>,
+    engine: &Handle,
+    stop: Stop,
+) -> Result<Hub, StartError> {
+    let gives_out = config.http.serve.contains(&Half::Out);
+    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(catalog)) } else { (vec![], vec![]) };
+    let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, stop)?;
+    if gives_out {
+        engine.spawn(follow_the_catalog(hub.clone(), changes));
+    }
+    Ok(hub)
 }
 
 /// Each stream as the set of itself alone.
@@ -358,6 +368,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+fn doors(config: &Config) -> Result<Doors, StartError> {
+    Ok(Doors {
+        tcp: bind_admin(config.admin.listen.as_deref())?,
+        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
+    })
 }
 
 fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {

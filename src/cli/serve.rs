@@ -66,8 +66,8 @@ fn greet(running: &Running) {
     say(&format!("sluice listening on http://{address}"));
 }
 
-/// actix's own word on a malformed request is an error, and any client could write it.
-const LEVELS: &str = "info,actix_server=warn,actix_http=off";
+/// actix's own word on a malformed request is an error, and any client could write it. The profiler tells how it starts.
+const LEVELS: &str = "info,actix_server=warn,actix_http=off,pprof=warn";
 
 /// Text on a terminal, JSON otherwise. `RUST_LOG` sets the levels, and operators change them while the server runs.
 fn log_to_stderr() -> Logging {

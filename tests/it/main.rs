@@ -8,7 +8,7 @@
 //!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
-//!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
+//!   from, `admin` and `admin_access` the operators' listener, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself, `process` start and
 //!   stop, `produce` and `tail` the commands that are clients,
 //!   `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow` a reader that falls behind,
 //!   `reload` another configuration while it serves, `admin_cli` the operators' command
@@ -18,6 +18,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
+mod admin_access;
 mod admin_cli;
 mod allowed;
 mod asked;

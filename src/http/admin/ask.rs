@@ -6,6 +6,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
 use crate::model::units::parse_duration;
@@ -29,7 +30,10 @@ pub(super) async fn body<T: DeserializeOwned>(payload: web::Payload) -> Result<O
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(&body).map(Some).map_err(|error| Refusal::Body(error.to_string()))
+    // An object first: serde would take `[]` for one, too.
+    let wrong = |error: serde_json::Error| Refusal::Body(error.to_string());
+    let body: Map<String, Value> = serde_json::from_slice(&body).map_err(wrong)?;
+    serde_json::from_value(Value::Object(body)).map(Some).map_err(wrong)
 }
 
 /// Whether a table is wanted instead of JSON.

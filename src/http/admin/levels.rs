@@ -114,8 +114,9 @@ impl Levels {
         set.number += 1;
         let number = set.number;
         let (shared, module) = (self.0.clone(), wanted.module.clone());
+        let over_at = tokio::time::Instant::now() + span.0;
         let timer = self.0.engine.spawn(async move {
-            tokio::time::sleep(span.0).await;
+            tokio::time::sleep_until(over_at).await;
             shared.revert(&module, number);
         });
         let until = Timestamp(Timestamp::now().0.saturating_add(span.ms()));
@@ -137,7 +138,7 @@ impl Shared {
     /// Unless somebody has set it again since.
     fn revert(&self, module: &Option<String>, number: u64) {
         let mut set = self.set.lock();
-        if !set.modules.get(module).is_some_and(|level| level.number == number) {
+        if set.modules.get(module).is_none_or(|level| level.number != number) {
             return;
         }
         set.modules.remove(module);

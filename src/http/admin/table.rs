@@ -80,7 +80,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     match unit {
         0 => format!("{bytes} B"),
         unit => {
-            let tenths = u128::from(bytes) * 10 >> (10 * unit);
+            let tenths = (u128::from(bytes) * 10) >> (10 * unit);
             format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
         }
     }
