@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use crate::catalog::{Catalog, Live, Place};
 use crate::config::{Config, Loaded, Loader};
 use crate::fetch::Fetcher;
-use crate::http::{CatalogBecame, Reload, Reloaded};
+use crate::http::{CatalogBecame, Reload, Reloaded, Services};
 use crate::intake::auth::Guard;
 use crate::limits::{self, Limits};
 use crate::metrics as names;
@@ -59,21 +59,17 @@ struct Prepared {
     catalog: Option<Catalog>,
 }
 
-/// What a reload needs of the server.
-pub(super) struct Running {
-    pub(super) address: SocketAddr,
-    pub(super) engine: Handle,
-    pub(super) fetcher: Fetcher,
-    pub(super) limits: Limits,
-    pub(super) guard: Guard,
-    pub(super) live: Live,
-}
-
 impl Reloader {
-    pub(super) fn new(settings: Settings, started_with: Arc<Loaded>, running: Running) -> Self {
-        let given = Given { auth: started_with.clone(), catalog: started_with.clone() };
-        let Running { address, engine, fetcher, limits, guard, live } = running;
-        let given = Mutex::new(given);
+    /// `address` is that of the public listener.
+    pub(super) fn new(
+        settings: Settings,
+        started_with: Arc<Loaded>,
+        address: SocketAddr,
+        fetcher: Fetcher,
+        services: &Services,
+    ) -> Self {
+        let given = Mutex::new(Given { auth: started_with.clone(), catalog: started_with.clone() });
+        let Services { engine, limits, guard, catalog: live, .. } = services.clone();
         Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, limits, guard, live }))
     }
 

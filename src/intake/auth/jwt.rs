@@ -6,9 +6,10 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use super::{Denied, Shown};
+use super::grant::Grant;
 use super::keys::{self, Key, KeyError};
 use super::options::JwtOptions;
+use super::{Denied, Shown};
 
 /// How far the clocks of who signs and who checks may be apart.
 const LEEWAY_SECONDS: u64 = 60;
