@@ -119,7 +119,7 @@ impl Parts {
     fn prepare(&self) -> Result<Prepared, Vec<String>> {
         let loaded = (self.settings)().load().map_err(|e| e.0)?;
         let config = &loaded.config;
-        let mut faults = named(config.limits.faults(Some(self.limits.descriptors())));
+        let mut faults = limits::named(config.limits.faults(Some(self.limits.descriptors())));
         let guard = Guard::new(&config.intake, super::is_loopback(self.address));
         let guard = guard.map_err(|e| faults.push(e.to_string()));
         let catalog = catalog_of(config).map_err(|of_catalog| faults.extend(of_catalog));
@@ -178,7 +178,7 @@ impl Parts {
     fn swap_limits(&self, wanted: &limits::Options) -> Result<Vec<String>, Vec<String>> {
         let changed = limits_unlike(&self.limits.options(), wanted);
         if !changed.is_empty() {
-            self.limits.set(wanted.clone()).map_err(named)?;
+            self.limits.set(wanted.clone())?;
         }
         Ok(changed)
     }
@@ -193,10 +193,6 @@ impl Parts {
         }
         changed
     }
-}
-
-fn named(faults: Vec<limits::Fault>) -> Vec<String> {
-    faults.into_iter().map(|(key, why)| format!("limits.{key}: {why}")).collect()
 }
 
 /// The catalogue of a file, or the one that is built in.
