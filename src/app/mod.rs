@@ -148,15 +148,7 @@ pub async fn start(
     let shutdown = Shutdown::default();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
-    let running = reload::Running {
-        address,
-        engine: engine.clone(),
-        fetcher,
-        limits: services.limits.clone(),
-        guard: services.guard.clone(),
-        live: services.catalog.clone(),
-    };
-    let reloader = Reloader::new(settings, loaded.clone(), running);
+    let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
     let operators = Operators {

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use crate::catalog::{Catalog, Live, Place};
 use crate::config::{Config, Loaded, Loader};
 use crate::fetch::Fetcher;
-use crate::http::{CatalogBecame, Reload, Reloaded};
+use crate::http::{CatalogBecame, Reload, Reloaded, Services};
 use crate::intake::auth::Guard;
 use crate::limits::{self, Limits};
 use crate::metrics as names;
@@ -59,21 +59,17 @@ struct Prepared {
     catalog: Option<Catalog>,
 }
 
-/// What a reload needs of the server.
-pub(super) struct Running {
-    pub(super) address: SocketAddr,
-    pub(super) engine: Handle,
-    pub(super) fetcher: Fetcher,
-    pub(super) limits: Limits,
-    pub(super) guard: Guard,
-    pub(super) live: Live,
-}
-
 impl Reloader {
-    pub(super) fn new(settings: Settings, started_with: Arc<Loaded>, running: Running) -> Self {
-        let given = Given { auth: started_with.clone(), catalog: started_with.clone() };
-        let Running { address, engine, fetcher, limits, guard, live } = running;
-        let given = Mutex::new(given);
+    /// `address` is that of the public listener.
+    pub(super) fn new(
+        settings: Settings,
+        started_with: Arc<Loaded>,
+        address: SocketAddr,
+        fetcher: Fetcher,
+        services: &Services,
+    ) -> Self {
+        let given = Mutex::new(Given { auth: started_with.clone(), catalog: started_with.clone() });
+        let Services { engine, limits, guard, catalog: live, .. } = services.clone();
         Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, limits, guard, live }))
     }
 
@@ -123,7 +119,7 @@ impl Parts {
     fn prepare(&self) -> Result<Prepared, Vec<String>> {
         let loaded = (self.settings)().load().map_err(|e| e.0)?;
         let config = &loaded.config;
-        let mut faults = named(config.limits.faults(Some(self.limits.descriptors())));
+        let mut faults = limits::named(config.limits.faults(Some(self.limits.descriptors())));
         let guard = Guard::new(&config.intake, super::is_loopback(self.address));
         let guard = guard.map_err(|e| faults.push(e.to_string()));
         let catalog = catalog_of(config).map_err(|of_catalog| faults.extend(of_catalog));
@@ -182,7 +178,7 @@ impl Parts {
     fn swap_limits(&self, wanted: &limits::Options) -> Result<Vec<String>, Vec<String>> {
         let changed = limits_unlike(&self.limits.options(), wanted);
         if !changed.is_empty() {
-            self.limits.set(wanted.clone()).map_err(named)?;
+            self.limits.set(wanted.clone())?;
         }
         Ok(changed)
     }
@@ -197,10 +193,6 @@ impl Parts {
         }
         changed
     }
-}
-
-fn named(faults: Vec<limits::Fault>) -> Vec<String> {
-    faults.into_iter().map(|(key, why)| format!("limits.{key}: {why}")).collect()
 }
 
 /// The catalogue of a file, or the one that is built in.

@@ -16,6 +16,7 @@ use super::client_ip;
 use super::error::Refusal;
 use super::held;
 use super::quiet::Busy;
+use crate::health::SECRET_HEADER;
 use crate::intake::auth::Shown;
 
 /// Asked by those who decide whether this instance gets requests at all.
@@ -45,7 +46,8 @@ fn look(request: &HttpRequest, services: &Services) -> Result<(), Refusal> {
     let by_network = limits.asker(address, None);
     request.extensions_mut().insert(by_network.clone());
     found?;
-    if let Some(denial) = limits.denied(&by_network) {
+    // A host on which this machine's own address is denied can still say how it is.
+    if let Some(denial) = limits.denied(&by_network).filter(|_| !is_probe(request, services)) {
         return Err(Refusal::OnDenyList(denial));
     }
     let shown = services.guard.look(bearer(request));
@@ -54,6 +56,11 @@ fn look(request: &HttpRequest, services: &Services) -> Result<(), Refusal> {
     }
     request.extensions_mut().insert(shown);
     Ok(())
+}
+
+/// Whether it has shown the secret of this start.
+pub(super) fn is_probe(request: &HttpRequest, services: &Services) -> bool {
+    request.headers().get(SECRET_HEADER).is_some_and(|secret| services.probe.is(secret.as_bytes()))
 }
 
 /// What the token of a request shows: it is checked once.

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::Services;
 use super::client_ip;
 use super::cors;
+use super::door;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
 use super::head::{framed, framing, ok};
@@ -76,15 +77,18 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let asker = client_ip::asker(request, &services.limits);
     // Last of what can refuse it before it is a reader, and from here on owned: whatever comes, drop gives it back.
-    let is_probe = request.headers().get(SECRET_HEADER).is_some_and(|secret| services.probe.is(secret.as_bytes()));
+    let is_probe = door::is_probe(request, services);
     let place = services.limits.enter(&asker, is_probe)?;
-    let client = asker.key.clone();
-    let who = Who { asker, user_agent: user_agent.map(Into::into), place: Some(place) };
+    let who = Who { asker: asker.clone(), user_agent: user_agent.map(Into::into), place: Some(place) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
+    // Denied since the door let it in: who was a reader by then has been ended, and this one is a reader only now.
+    if let Some(denial) = services.limits.denied(&asker).filter(|_| !is_probe) {
+        return Err(Refusal::OnDenyList(denial));
+    }
     let notice = subscription.settle(SETTLE_AT_MOST).await?;
     // The probe is no traffic that anybody would miss.
     if !is_probe {
-        services.limits.ledger().note(&client, Did::Opened);
+        services.limits.ledger().note(&asker.key, Did::Opened);
     }
 
     let mut answer = ok(request);

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use self::pace::Pace;
 use self::rate::Rates;
@@ -75,6 +76,7 @@ pub struct Limits(Arc<Shared>);
 
 struct Shared {
     rules: ArcSwap<Rules>,
+    changing: Mutex<()>,
     descriptors: Descriptors,
     streams: Concurrency,
     /// Those of the probe, which are nobody's else and count for nobody.
@@ -119,6 +121,7 @@ impl Limits {
         let rules = Rules::new(options);
         Self(Arc::new(Shared {
             rules: ArcSwap::from_pointee(rules),
+            changing: Mutex::default(),
             descriptors,
             streams: Concurrency::default(),
             reserved: Concurrency::default(),
@@ -143,10 +146,17 @@ impl Limits {
     }
 
     /// All of them at once, or none. What is open stays open.
-    pub fn set(&self, options: Options) -> Result<(), Vec<Fault>> {
+    pub fn set(&self, options: Options) -> Result<(), Vec<String>> {
+        self.change(|_| Ok(options))
+    }
+
+    /// From what they are to what they are to be, one change after the other.
+    pub fn change(&self, to: impl FnOnce(&Options) -> Result<Options, Vec<String>>) -> Result<(), Vec<String>> {
+        let _one_at_a_time = self.0.changing.lock();
+        let options = to(&self.options())?;
         let faults = options.faults(Some(self.0.descriptors));
         if !faults.is_empty() {
-            return Err(faults);
+            return Err(named(faults));
         }
         self.0.turns.set(options.catchup_reads, options.catchup_reads_per_client);
         self.0.rules.store(Arc::new(Rules::new(options)));
@@ -318,6 +328,11 @@ impl Limits {
     }
 }
 
+/// Faults of the section, each with its whole key.
+pub fn named(faults: Vec<Fault>) -> Vec<String> {
+    faults.into_iter().map(|(key, why)| format!("limits.{key}: {why}")).collect()
+}
+
 impl Exceeded {
     /// What to do about it.
     fn cure(&self) -> String {
@@ -428,7 +443,7 @@ mod tests {
         limits.set(Options { streams_per_client: 1, ..Options::unlimited() }).expect("limits");
         assert_eq!(limits.enter(&one, false).expect_err("one").in_use, Some(2), "what is open stays open");
         let faults = limits.set(Options { streams_per_client: 9, ipv4_prefix: 33, ..Options::unlimited() });
-        assert_eq!(faults.expect_err("a fault")[0].0, "ipv4_prefix");
+        assert!(faults.expect_err("a fault")[0].starts_with("limits.ipv4_prefix: "));
         assert_eq!(limits.options().streams_per_client, 1);
     }
 }

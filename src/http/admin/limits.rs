@@ -29,11 +29,7 @@ pub(super) async fn put(
     let wanted: Map<String, Value> = ask::body(payload).await?.unwrap_or_default();
     if !wanted.is_empty() {
         let quoted = Value::Object(wanted.clone()).to_string().chars().take(QUOTED_CHARS_MAX).collect::<String>();
-        // From here to `set` no other operator's change comes between: the listener has one thread.
-        let options = with(&services.limits.options(), wanted).map_err(Refusal::Faults)?;
-        let fault = |(key, why): (&str, String)| format!("limits.{key}: {why}");
-        let set = services.limits.set(options);
-        set.map_err(|faults| Refusal::Faults(faults.into_iter().map(fault).collect()))?;
+        services.limits.change(|now| with(now, wanted)).map_err(Refusal::Faults)?;
         operator.did(What::Limits, &quoted);
     }
     shown(&services.limits)
