@@ -178,7 +178,8 @@ fn what_is_refused_after_it_had_a_place_leaves_none_behind_and_frees_nobody_else
 #[test]
 fn a_client_that_leaves_while_its_place_is_looked_for_or_before_its_head_is_out_leaves_none_behind() {
     run(async || {
-        let host = Host::start(options("new_streams_per_minute = 0")).await;
+        // No limit: that they have left is seen a moment later.
+        let host = Host::start(options("new_streams_per_minute = 0\nstreams_per_client = 0")).await;
         host.log.away.store(true, Ordering::Relaxed);
         let leaving = host.asks(ASKS_THE_LOG, "").await;
         host.until_in_use(1).await;
