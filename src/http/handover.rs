@@ -35,8 +35,8 @@ use crate::limits::Place;
 /// yet) is not kept: it goes out at once, and the closure gets an empty list.
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
-/// Gets the socket, and the bytes that were kept.
-type Then = Box<dyn FnOnce(TcpStream, Vec<u8>)>;
+/// Gets the socket, the connection's place, and the bytes that were kept.
+type Then = Box<dyn FnOnce(TcpStream, Option<Place>, Vec<u8>)>;
 
 /// Where a connection's socket goes once the head is out. One per connection, in its data.
 #[derive(Clone, Default)]
@@ -70,7 +70,7 @@ pub(super) struct Conn {
     handover: Handover,
     quiet: Quiet,
     told: Option<Told>,
-    /// Given back when the socket leaves, too: from then on what it is used for is counted.
+    /// Goes with the socket: a stream, which is counted as such, gives it back, and who only waits for an answer keeps it.
     place: Option<Place>,
 }
 
@@ -132,9 +132,9 @@ impl AsyncWrite for Conn {
         match self.handover.0.then.take() {
             Some(then) => {
                 let kept = self.handover.0.kept.take().unwrap_or_default();
-                self.place = None;
+                let place = self.place.take();
                 if let Some(io) = self.io.take() {
-                    then(io, kept);
+                    then(io, place, kept);
                 }
                 Poll::Ready(Err(gone()))
             }
@@ -176,12 +176,16 @@ pub(super) struct HandoverBody {
 
 impl HandoverBody {
     /// Never brings a byte of its own: the closure writes the body.
-    pub(super) fn new(to: Handover, then: impl FnOnce(TcpStream) + 'static) -> Self {
-        Self { to, then: Some(Box::new(|io, _| then(io))), whole: None }
+    pub(super) fn new(to: Handover, then: impl FnOnce(TcpStream, Option<Place>) + 'static) -> Self {
+        Self { to, then: Some(Box::new(|io, place, _| then(io, place))), whole: None }
     }
 
     /// Head and body go to the closure instead of the socket.
-    pub(super) fn kept(to: Handover, body: Bytes, then: impl FnOnce(TcpStream, Vec<u8>) + 'static) -> Self {
+    pub(super) fn kept(
+        to: Handover,
+        body: Bytes,
+        then: impl FnOnce(TcpStream, Option<Place>, Vec<u8>) + 'static,
+    ) -> Self {
         Self { to, then: Some(Box::new(then)), whole: Some(body) }
     }
 }

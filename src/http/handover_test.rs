@@ -49,7 +49,7 @@ async fn stream(request: HttpRequest, probe: web::Data<Probe>) -> HttpResponse {
     let permit = probe.gate.acquire().await.expect("the gate");
     permit.forget();
     let to = request.conn_data::<Handover>().expect("a connection of ours").clone();
-    HttpResponse::Ok().body(HandoverBody::new(to, move |mut io| {
+    HttpResponse::Ok().body(HandoverBody::new(to, move |mut io, _| {
         actix_rt::spawn(async move {
             owned.is_served();
             let _ = io.write_all(b"5\r\nhello\r\n0\r\n\r\n").await;
@@ -60,7 +60,7 @@ async fn stream(request: HttpRequest, probe: web::Data<Probe>) -> HttpResponse {
 /// The answer is put in brackets on its way out.
 async fn kept(request: HttpRequest, size: web::Path<usize>) -> HttpResponse {
     let to = request.conn_data::<Handover>().expect("a connection of ours").clone();
-    let body = HandoverBody::kept(to, "x".repeat(*size).into(), |mut io, bytes| {
+    let body = HandoverBody::kept(to, "x".repeat(*size).into(), |mut io, _, bytes| {
         actix_rt::spawn(async move {
             let _ = io.write_all(&[b"[", bytes.as_slice(), b"]"].concat()).await;
         });

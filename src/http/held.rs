@@ -71,7 +71,7 @@ fn kept(answer: HttpResponse, to: Handover, held: Held) -> HttpResponse {
     match body.try_into_bytes() {
         Ok(body) => {
             let wait = wait(HOLD);
-            let then = move |io, bytes| drop(actix_rt::spawn(run(io, bytes, held, wait)));
+            let then = move |io, place, bytes| drop(actix_rt::spawn(run(io, bytes, held.on(place), wait)));
             head.set_body(HandoverBody::kept(to, body, then)).map_into_boxed_body()
         }
         Err(body) => head.set_body(body),

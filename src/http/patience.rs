@@ -22,9 +22,10 @@ const BURST: NonZeroU32 = NonZeroU32::new(10).expect("more than none");
 /// It is forgiven one of them this often.
 const FORGIVEN_EVERY: Duration = Duration::from_secs(10);
 
-/// Answers of one client that are held at once. Beyond it, and beyond what the host can hold, they go out at once, and end
-/// their connections.
-const HELD_PER_CLIENT_MAX: usize = 64;
+/// Answers of one client that are held at once: as many as it may have connections, where the configuration does not say
+/// otherwise, so that who comes back at once waits with all of them. Beyond it, and beyond what the host can hold, they go
+/// out at once, and end their connections.
+const HELD_PER_CLIENT_MAX: usize = 2_048;
 
 /// The host's patience. Cheap to clone.
 #[derive(Clone)]
@@ -75,7 +76,7 @@ impl Patience {
         }
         let place = shared.held.enter(client, HELD_PER_CLIENT_MAX, shared.held_max).ok()?;
         metrics::gauge!(names::REFUSALS_HELD).increment(1);
-        Some(Held { patience: self.clone(), _place: place })
+        Some(Held { patience: self.clone(), _place: place, connection: None })
     }
 }
 
@@ -83,9 +84,16 @@ impl Patience {
 pub(super) struct Held {
     patience: Patience,
     _place: Place,
+    connection: Option<Place>,
 }
 
 impl Held {
+    /// While it waits it is one of its client's connections.
+    pub(super) fn on(mut self, connection: Option<Place>) -> Self {
+        self.connection = connection;
+        self
+    }
+
     /// Waits until a stop wants the answer out: when it begins, or, where it had begun before the wait, when all streams
     /// have ended.
     pub(super) async fn let_go(&self) {

@@ -36,7 +36,8 @@ pub(super) fn refuse(request: &HttpRequest, services: &Services) -> HttpResponse
         return answer.body([bare.opening(), bare.farewell(retry_ms)].concat());
     };
     let wait = held::wait_now(services);
-    let then = move |mut io: TcpStream| {
+    let then = move |mut io: TcpStream, place| {
+        let held = held.on(place);
         let said = async move {
             // It is small, and nothing else waits unsent: the kernel takes it. If not, the client is gone.
             if io.write_all(&wire.opening()).await.is_ok() {

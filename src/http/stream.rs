@@ -105,7 +105,7 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
         .ok_or_else(|| Refusal::Internal("the connection cannot be handed over".into()))?;
     let (worker, patience) = (worker.clone(), services.patience.clone());
     let manners = Manners { wire: Wire { format: wishes.view.format, framing }, positions: wishes.positions };
-    let body = HandoverBody::new(handover, move |io| {
+    let body = HandoverBody::new(handover, move |io, _| {
         actix_rt::spawn(reader::run(io, subscription, notice.as_deref(), &worker, manners, &patience));
     });
     Ok(framed(answer.body(body), framing))

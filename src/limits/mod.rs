@@ -106,7 +106,7 @@ impl Descriptors {
     /// Of so many in all. The rest is for the log, files, the operators, and what is being closed.
     pub fn of(all: u64) -> Self {
         let all = usize::try_from(all).unwrap_or(usize::MAX).min(16 << 20);
-        Self { streams: all / 2, connections: all / 4, held: (all / 16).min(4096) }
+        Self { streams: all / 2, connections: all / 4, held: (all / 8).min(16_384) }
     }
 }
 
