@@ -229,7 +229,7 @@ async fn services(
 fn probe(config: &Config, address: SocketAddr, services: &Services, shutdown: &Shutdown) {
     let first = services.catalog.now().streams().next().map(|stream| stream.name.to_string());
     if let Some(stream) = first.filter(|_| config.http.serve.contains(&Half::Out)) {
-        let probe = Probe::new(address, services.probe.clone(), stream);
+        let probe = Probe::new(address, services.probe.clone(), stream, services.limits.clone());
         services.engine.spawn(probe.run(services.health.clone(), shutdown.watcher()));
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::Health;
+use crate::limits::Limits;
 use crate::shutdown::{Stage, Stop};
 
 /// The header that carries the secret.
@@ -62,17 +63,18 @@ pub struct Probe {
     secret: Secret,
     /// One that the catalogue has.
     stream: String,
+    limits: Limits,
 }
 
 impl Probe {
     /// Of the listener at this address; an address that stands for all of the host's is probed on loopback.
-    pub fn new(listener: SocketAddr, secret: Secret, stream: String) -> Self {
+    pub fn new(listener: SocketAddr, secret: Secret, stream: String, limits: Limits) -> Self {
         let ip = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { address: SocketAddr::new(ip, listener.port()), secret, stream }
+        Self { address: SocketAddr::new(ip, listener.port()), secret, stream, limits }
     }
 
     /// Until streams end.
@@ -94,9 +96,20 @@ impl Probe {
         }
     }
 
+    /// From a port that the listener expects: a host whose connections are all taken lets it in.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let (socket, any) = match self.address.ip() {
+            IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+        };
+        socket.bind(SocketAddr::new(any, 0))?;
+        self.limits.expect_probe(socket.local_addr()?.port());
+        socket.connect(self.address).await
+    }
+
     /// Until the first bytes of the stream are here. Then it leaves.
     async fn open(&self) -> io::Result<()> {
-        let mut socket = TcpStream::connect(self.address).await?;
+        let mut socket = self.connect().await?;
         let (stream, host, secret) = (&self.stream, self.address, &self.secret.0);
         let request = format!(
             "GET /v2/stream/{stream} HTTP/1.1\r\nhost: {host}\r\nuser-agent: sluice-probe\r\n\
@@ -144,7 +157,7 @@ mod tests {
             socket.write_all(answer.as_bytes()).await.expect("written");
             String::from_utf8_lossy(&request[..bytes]).into_owned()
         };
-        let probe = Probe::new(address, Secret::new(), "test.event".into());
+        let probe = Probe::new(address, Secret::new(), "test.event".into(), Limits::none());
         let (opened, request) = tokio::join!(probe.open(), served);
         assert!(request.contains(&*probe.secret.0) && !format!("{:?}", probe.secret).contains(&*probe.secret.0));
         (opened.map_err(|e| e.to_string()), request)

@@ -87,7 +87,10 @@ type Accepted = (Conn, Protocol, Option<SocketAddr>);
 async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
-    let mut place = counted(&limits, address)?;
+    let mut place = match limits.connect_probe(peer) {
+        Some(place) => place,
+        None => counted(&limits, address)?,
+    };
     let options = limits.options();
     set_options(&io, options.dead_after)?;
     let mut told = None;

@@ -20,11 +20,12 @@ mod rate;
 mod rules;
 mod turns;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -82,6 +83,8 @@ struct Shared {
     /// Those of the probe, which are nobody's else and count for nobody.
     reserved: Concurrency,
     connections: Concurrency,
+    probes: Concurrency,
+    probe_port: AtomicU16,
     new_streams: Rates,
     posts: Rates,
     post_bytes: Rates,
@@ -126,6 +129,8 @@ impl Limits {
             streams: Concurrency::default(),
             reserved: Concurrency::default(),
             connections: Concurrency::default(),
+            probes: Concurrency::default(),
+            probe_port: AtomicU16::new(0),
             new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
             posts: Rates::new(SECOND, NonZeroU32::MIN),
             post_bytes: Rates::new(SECOND, BYTES_BURST),
@@ -209,19 +214,29 @@ impl Limits {
         Some(denial)
     }
 
-    /// A connection that is no stream yet. Proxies that are trusted carry many clients, and are not counted as one.
+    /// A connection that is no stream yet. Proxies that are trusted carry many clients, and are not counted as one; nobody else
+    /// has more than half of what the host can have.
     pub fn connect(&self, peer: IpAddr) -> Result<Place, Exceeded> {
         let asker = self.asker(peer, None);
         let rules = self.0.rules.load();
-        let per_client = if rules.trusts(peer) { 0 } else { rules.options.connections_per_client };
-        let total = self.0.descriptors.connections;
-        self.take(
-            &self.0.connections,
-            &asker,
-            Limit::ConnectionsPerClient,
-            per_client,
-            (Limit::ConnectionsTotal, total),
-        )
+        let all = self.0.descriptors.connections;
+        let half = u32::try_from(all / 2).unwrap_or(u32::MAX).max(1);
+        let per_client = if rules.trusts(peer) { 0 } else { rules.options.connections_per_client.min(half) };
+        self.take(&self.0.connections, &asker, Limit::ConnectionsPerClient, per_client, (Limit::ConnectionsTotal, all))
+    }
+
+    /// The connection from this port of the host's own, which comes next, is the probe's.
+    pub fn expect_probe(&self, port: u16) {
+        self.0.probe_port.store(port, Ordering::Release);
+    }
+
+    /// That connection: counted for nobody, so that it comes in where there is room for nobody. Once for each that is
+    /// expected. (Whoever has the same port by chance has gained a connection.)
+    pub fn connect_probe(&self, peer: SocketAddr) -> Option<Place> {
+        let is_expected =
+            self.0.probe_port.compare_exchange(peer.port(), 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let of_probes = || self.0.probes.enter(&self.asker(peer.ip(), None).key, 0, RESERVED_STREAMS).ok();
+        if is_expected && peer.port() != 0 { of_probes() } else { None }
     }
 
     /// A stream. `reserved`: it has proved to be the probe.
@@ -387,6 +402,23 @@ mod tests {
         assert_eq!((refused.limit, refused.most, refused.in_use), (Limit::StreamsTotal, 2, Some(2)));
         let probes: Vec<Place> = std::iter::from_fn(|| limits.enter(&one, true).ok()).take(100).collect();
         assert_eq!((probes.len(), limits.streams_in_use()), (RESERVED_STREAMS, 2), "and they are nobody's");
+    }
+
+    #[test]
+    fn one_client_has_half_of_the_hosts_connections_at_most_and_the_probe_comes_in_where_nobody_does() {
+        let limits = Limits::with(Options::default(), Descriptors::of(40), Deny::forgetful());
+        let connect = |address: [u8; 4]| limits.connect(address.into()).ok();
+        let of_one: Vec<Place> = std::iter::from_fn(|| connect([192, 0, 2, 1])).take(100).collect();
+        assert_eq!(of_one.len(), 5);
+        let of_others: Vec<Place> = (2..100).map_while(|host| connect([192, 0, 2, host])).collect();
+        assert_eq!(of_others.len(), 5);
+        let probe = SocketAddr::from(([127, 0, 0, 1], 4321));
+        assert!(limits.connect_probe(probe).is_none(), "it is not expected");
+        limits.expect_probe(4321);
+        assert!(limits.connect_probe(SocketAddr::from(([127, 0, 0, 1], 4322))).is_none());
+        let _place = limits.connect_probe(probe).expect("a place");
+        assert!(limits.connect_probe(probe).is_none(), "once");
+        assert!(limits.connect(probe.ip()).is_err());
     }
 
     #[test]
