@@ -32,7 +32,7 @@ const HELD_PER_CLIENT_MAX: usize = 2_048;
 pub struct Patience(Arc<Shared>);
 
 struct Shared {
-    /// Who is remembered no more because there are so many counts as one of them: so many at once are a storm.
+    /// Where nobody new is remembered, everybody counts as one: so many at once are a storm.
     offenders: Keyed,
     held: Concurrency,
     held_max: usize,
@@ -65,7 +65,7 @@ impl Patience {
 
     /// One more refusal: whether this client has had too many.
     pub(super) fn is_tried_by(&self, client: &ClientKey) -> bool {
-        self.0.offenders.spend(client, NonZeroU32::MIN).is_err()
+        self.0.offenders.is_full() || self.0.offenders.spend(client, NonZeroU32::MIN).is_err()
     }
 
     /// A place among the held; none where all are taken, or where nothing is held any more.

@@ -73,7 +73,10 @@ impl Ledger {
         if let Some(mut minutes) = self.clients.get_mut(client) {
             return add(&mut minutes, now, did);
         }
-        if self.clients.len() < CLIENTS_MAX {
+        // Those who are only refused leave room for those who are served: it is the latter that must not be overlooked.
+        let refused = matches!(did, Did::Refused | Did::WouldBeRefused);
+        let most = if refused { CLIENTS_MAX / 2 } else { CLIENTS_MAX };
+        if self.clients.len() < most {
             add(&mut self.clients.entry(client.clone()).or_default(), now, did);
         } else {
             add(&mut self.others.lock(), now, did);
@@ -166,9 +169,11 @@ mod tests {
         let ledger = Ledger::default();
         let many = u32::try_from(CLIENTS_MAX + 100).expect("a small number");
         (0..many).for_each(|number| ledger.note_at(1, &client(number), Did::Refused));
-        assert_eq!(ledger.clients.len(), CLIENTS_MAX);
+        assert_eq!(ledger.clients.len(), CLIENTS_MAX / 2);
+        ledger.note_at(1, &client(many), Did::Posted { events: 1, bytes: 1 });
+        assert!(ledger.clients.contains_key(&client(many)), "a producer is not overlooked for it");
         let others = ledger.accounts_at(1).into_iter().find(|account| account.client.is_none()).expect("others");
-        assert_eq!(others.total.refused, 100);
+        assert_eq!(others.total.refused, u64::from(many) - CLIENTS_MAX as u64 / 2);
         for minute in 2..100 {
             ledger.note_at(minute, &client(0), Did::Opened);
         }

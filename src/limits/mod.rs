@@ -41,7 +41,7 @@ pub use self::concurrency::{Concurrency, Full, Place};
 pub use self::deny::{Denial, Deny, DenyError};
 pub use self::ledger::{Account, Did, Ledger, MINUTES, Minute};
 pub use self::options::{ClientIpHeader, Fault, Limit, Options, Override, Shadow};
-pub use self::rate::{Keyed, TooMany};
+pub use self::rate::Keyed;
 pub use self::turns::{Turn, Turns};
 
 /// Streams beside `streams_total` for who proves to be the probe: a full host can still say that it is full.

@@ -7,53 +7,84 @@ use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock, Reference};
 use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
 use parking_lot::{Mutex, RwLock};
 
 use crate::model::ClientKey;
 
-/// Clients that are remembered. Beyond it nobody new is.
+/// Clients that are remembered. Beyond it nobody new is; those who are known are counted on.
 const CLIENTS_MAX: usize = 65_536;
 /// How often those are forgotten who have all of their quota again.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Quotas that are in use at once: that of everybody, and those of overrides. The oldest go first.
-const QUOTAS_MAX: usize = 64;
+const QUOTAS_MAX: usize = 1_024;
 
 /// One quota for each of many clients, in bounded memory.
 #[derive(Debug)]
 pub struct Keyed<C: Clock = DefaultClock> {
     clock: C,
-    limiter: RateLimiter<ClientKey, DashMapStateStore<ClientKey>, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<ClientKey, Known, C, NoOpMiddleware<C::Instant>>,
     swept: Mutex<C::Instant>,
 }
 
-/// Why not now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TooMany {
-    /// There is enough after this time.
-    Wait(Duration),
-    /// So many clients are remembered that this one is not.
-    Clients,
+/// What the clients that are known have left. Somebody new, where there are too many of them, always has all.
+#[derive(Debug, Default)]
+struct Known(DashMapStateStore<ClientKey>);
+
+impl StateStore for Known {
+    type Key = ClientKey;
+
+    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        match self.0.len() >= CLIENTS_MAX && !self.0.contains_key(key) {
+            true => f(None).map(|(answer, _)| answer),
+            false => self.0.measure_and_replace(key, f),
+        }
+    }
+}
+
+impl ShrinkableKeyedStateStore<ClientKey> for Known {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.0.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl<C: Clock + Clone> Keyed<C> {
     pub fn new(quota: Quota, clock: C) -> Self {
         let swept = Mutex::new(clock.now());
-        Self { limiter: RateLimiter::dashmap_with_clock(quota, clock.clone()), clock, swept }
+        Self { limiter: RateLimiter::new(quota, Known::default(), clock.clone()), clock, swept }
     }
 
-    /// Takes so many of what the client has; more than a whole burst counts as one.
-    pub fn spend(&self, client: &ClientKey, cells: NonZeroU32) -> Result<(), TooMany> {
+    /// Takes so many of what the client has; more than a whole burst counts as one. `Err`: when there is enough.
+    pub fn spend(&self, client: &ClientKey, cells: NonZeroU32) -> Result<(), Duration> {
         self.sweep();
-        if self.limiter.len() >= CLIENTS_MAX {
-            return Err(TooMany::Clients);
-        }
         match self.limiter.check_key_n(client, cells) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(TooMany::Wait(not_until.wait_time_from(self.clock.now()))),
+            Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
             Err(burst) => NonZeroU32::new(burst.0).map_or(Ok(()), |burst| self.spend(client, burst)),
         }
+    }
+
+    /// Whether nobody new is remembered.
+    pub fn is_full(&self) -> bool {
+        self.limiter.len() >= CLIENTS_MAX
     }
 
     /// When somebody comes, and not by a timer: where nobody does there is nothing to forget.
@@ -90,12 +121,10 @@ impl Rates {
         let within = |cells: u64| u32::try_from(cells).unwrap_or(u32::MAX).min(burst.get());
         let taken = within(cells.start);
         let Some(rest) = NonZeroU32::new(within(cells.end).saturating_sub(taken)) else { return Ok(()) };
-        match self.of(quota).spend(client, rest) {
-            // It will have to take again what it has taken for nothing.
-            Err(TooMany::Wait(wait)) => Err(wait + self.per.mul_f64(f64::from(taken) / f64::from(quota.get()))),
-            // So many clients at once are an attack, and nobody else's fault: the limits of the host hold.
-            Ok(()) | Err(TooMany::Clients) => Ok(()),
-        }
+        // Where so many come at once that nobody new is remembered, the limits of the host hold. And: it will have to take
+        // again what it has taken for nothing.
+        let again = self.per.mul_f64(f64::from(taken) / f64::from(quota.get()));
+        self.of(quota).spend(client, rest).map_err(|wait| wait + again)
     }
 
     fn of(&self, quota: NonZeroU32) -> Arc<Keyed> {
@@ -140,7 +169,7 @@ mod tests {
         let keyed = Keyed::new(quota, clock.clone());
         let opened = (0..200).filter(|_| keyed.spend(&client(1), ONE).is_ok()).count();
         assert_eq!(opened, 120);
-        assert_eq!(keyed.spend(&client(1), ONE), Err(TooMany::Wait(Duration::from_millis(500))));
+        assert_eq!(keyed.spend(&client(1), ONE), Err(Duration::from_millis(500)));
         assert_eq!(keyed.spend(&client(2), ONE), Ok(()), "another has its own");
         clock.advance(Duration::from_millis(500));
         assert_eq!(keyed.spend(&client(1), ONE), Ok(()));
@@ -154,16 +183,18 @@ mod tests {
         let keyed = Keyed::new(Quota::per_second(ONE).allow_burst(burst), clock.clone());
         let large = NonZeroU32::new(1 << 30).expect("more than none");
         assert_eq!(keyed.spend(&client(1), large), Ok(()));
-        assert_eq!(keyed.spend(&client(1), large), Err(TooMany::Wait(Duration::from_secs(10))));
+        assert_eq!(keyed.spend(&client(1), large), Err(Duration::from_secs(10)));
     }
 
     #[test]
-    fn those_who_have_all_again_are_forgotten_and_beyond_the_limit_nobody_new_is_remembered() {
+    fn those_who_have_all_again_are_forgotten_and_beyond_the_limit_only_those_who_are_known_are_counted() {
         let clock = FakeRelativeClock::default();
         let keyed = Keyed::new(Quota::per_second(ONE), clock.clone());
         let limit = u32::try_from(CLIENTS_MAX).expect("a small number");
         assert!((0..limit).all(|number| keyed.spend(&client(number), ONE).is_ok()));
-        assert_eq!(keyed.spend(&client(limit), ONE), Err(TooMany::Clients));
+        assert!(keyed.is_full());
+        assert!((0..3).all(|_| keyed.spend(&client(limit), ONE).is_ok()), "somebody new");
+        assert!(keyed.spend(&client(0), ONE).is_err(), "somebody known");
         assert_eq!(keyed.limiter.len(), CLIENTS_MAX);
         clock.advance(SWEEP_EVERY);
         assert_eq!(keyed.spend(&client(limit), ONE), Ok(()));
@@ -173,11 +204,13 @@ mod tests {
     #[test]
     fn quotas_come_and_go_in_bounded_memory() {
         let rates = Rates::new(Duration::from_secs(1), ONE);
-        for quota in 1..1_000 {
+        for quota in 1..2_000 {
             let quota = NonZeroU32::new(quota).expect("more than none");
             assert!(rates.spend(&client(1), quota, 0..1).is_ok());
         }
         assert_eq!(rates.of_quota.read().len(), QUOTAS_MAX);
+        let newest = NonZeroU32::new(1_999).expect("more than none");
+        assert!(rates.of_quota.read().iter().any(|(quota, _)| *quota == newest), "the oldest have gone");
     }
 
     #[test]

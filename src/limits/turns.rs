@@ -1,4 +1,5 @@
-//! Turns: so many at once in all, so many of each client, and the others wait, first come first served.
+//! Turns: so many at once in all, so many of each client, and the others wait: each client's in their order, and the clients
+//! by turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,6 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::model::ClientKey;
+
+/// So many waits of a client are looked through for those that were given up, each time that as many have come.
+const GIVEN_UP_LOOKED_FOR: usize = 256;
 
 /// Cheap to clone. Who waits is bounded by who can ask: each reader waits for one turn at most.
 #[derive(Clone, Debug)]
@@ -17,8 +21,17 @@ struct State {
     most: usize,
     most_of_client: usize,
     running: usize,
-    of_client: HashMap<ClientKey, usize>,
-    waiting: VecDeque<(ClientKey, oneshot::Sender<Turn>)>,
+    /// Those who have a turn or wait for one.
+    clients: HashMap<ClientKey, Client>,
+    /// Those who wait and may have one more, each once: it goes round.
+    ready: VecDeque<ClientKey>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    running: usize,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+    is_ready: bool,
 }
 
 /// A turn. Given back when dropped, to the first who waits and may have it.
@@ -31,8 +44,8 @@ pub struct Turn {
 impl Turns {
     /// 0 is no limit.
     pub fn new(most: u32, most_of_client: u32) -> Self {
-        let state =
-            State { most: 0, most_of_client: 0, running: 0, of_client: HashMap::new(), waiting: VecDeque::new() };
+        let (clients, ready) = (HashMap::new(), VecDeque::new());
+        let state = State { most: 0, most_of_client: 0, running: 0, clients, ready };
         let turns = Self(Arc::new(Mutex::new(state)));
         turns.set(most, most_of_client);
         turns
@@ -44,6 +57,8 @@ impl Turns {
         {
             let mut state = self.0.lock();
             (state.most, state.most_of_client) = (unlimited(most), unlimited(most_of_client));
+            let clients: Vec<ClientKey> = state.clients.keys().cloned().collect();
+            clients.iter().for_each(|client| state.line_up(client));
         }
         self.hand_out();
     }
@@ -51,7 +66,7 @@ impl Turns {
     /// Waits for a turn. Given up by dropping the wait.
     pub async fn take(&self, client: &ClientKey) -> Turn {
         let (give, given) = oneshot::channel();
-        self.0.lock().waiting.push_back((client.clone(), give));
+        self.0.lock().wait(client, give);
         self.hand_out();
         // Who gives keeps nothing: a channel that is cut would be a fault of this file.
         given.await.unwrap_or_else(|_| Turn { client: client.clone(), turns: Self::new(0, 0) })
@@ -71,30 +86,52 @@ impl Turns {
 }
 
 impl State {
-    /// Takes the first out of the line who may have a turn, and counts it.
-    fn next(&mut self) -> Option<(ClientKey, oneshot::Sender<Turn>)> {
-        self.waiting.retain(|(_, give)| !give.is_closed());
-        if self.running >= self.most {
-            return None;
+    fn wait(&mut self, client: &ClientKey, give: oneshot::Sender<Turn>) {
+        let of_client = self.clients.entry(client.clone()).or_default();
+        of_client.waiting.push_back(give);
+        if of_client.waiting.len().is_multiple_of(GIVEN_UP_LOOKED_FOR) {
+            of_client.waiting.retain(|give| !give.is_closed());
         }
-        let may = |(client, _): &(ClientKey, _)| {
-            self.of_client.get(client).copied().unwrap_or_default() < self.most_of_client
-        };
-        let first = self.waiting.iter().position(may)?;
-        let (client, give) = self.waiting.remove(first)?;
-        self.running += 1;
-        *self.of_client.entry(client.clone()).or_default() += 1;
-        Some((client, give))
+        self.line_up(client);
+    }
+
+    /// Lets it go round, where it waits and may have one more; forgets it, where it neither waits nor has any.
+    fn line_up(&mut self, client: &ClientKey) {
+        let Some(of_client) = self.clients.get_mut(client) else { return };
+        if of_client.waiting.is_empty() && of_client.running == 0 {
+            self.clients.remove(client);
+        } else if !of_client.is_ready && !of_client.waiting.is_empty() && of_client.running < self.most_of_client {
+            of_client.is_ready = true;
+            self.ready.push_back(client.clone());
+        }
+    }
+
+    /// Who is next, and has the turn from now on.
+    fn next(&mut self) -> Option<(ClientKey, oneshot::Sender<Turn>)> {
+        while self.running < self.most {
+            let client = self.ready.pop_front()?;
+            let Some(of_client) = self.clients.get_mut(&client) else { continue };
+            of_client.is_ready = false;
+            let may = of_client.running < self.most_of_client;
+            while may && let Some(give) = of_client.waiting.pop_front() {
+                if !give.is_closed() {
+                    of_client.running += 1;
+                    self.running += 1;
+                    self.line_up(&client);
+                    return Some((client, give));
+                }
+            }
+            self.line_up(&client);
+        }
+        None
     }
 
     fn give_back(&mut self, client: &ClientKey) {
         self.running = self.running.saturating_sub(1);
-        if let Some(of_client) = self.of_client.get_mut(client) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                self.of_client.remove(client);
-            }
+        if let Some(of_client) = self.clients.get_mut(client) {
+            of_client.running = of_client.running.saturating_sub(1);
         }
+        self.line_up(client);
     }
 }
 
@@ -131,11 +168,12 @@ mod tests {
         let mut of_three = take(3);
         assert!((&mut of_three).now_or_never().is_none(), "three in all");
         got.remove(0);
-        let next = of_one.iter_mut().skip(2).find_map(|wait| wait.now_or_never());
-        assert!(next.is_some(), "the longest wait is over first");
-        assert!((&mut of_three).now_or_never().is_none());
-        drop((got, next, of_one));
-        assert!((&mut of_three).now_or_never().is_some(), "those who have left are passed over");
+        got.extend((&mut of_three).now_or_never());
+        assert_eq!(got.len(), 3, "it is the turn of the one who has none");
+        assert!(of_one.iter_mut().skip(2).all(|wait| wait.now_or_never().is_none()));
+        got.remove(0);
+        let next: Vec<Turn> = of_one.iter_mut().skip(2).filter_map(|wait| wait.now_or_never()).collect();
+        assert_eq!(next.len(), 1, "and then of the longest wait of the first");
     }
 
     #[test]
@@ -150,7 +188,21 @@ mod tests {
         drop(waits);
         assert!(turns.take(&client(3)).now_or_never().is_some());
         let state = turns.0.lock();
-        assert_eq!((state.running, state.of_client.len(), state.waiting.len()), (0, 0, 0));
+        assert_eq!((state.running, state.clients.len(), state.ready.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn waits_that_were_given_up_do_not_pile_up() {
+        let turns = Turns::new(1, 1);
+        let one = client(1);
+        let first = turns.take(&one).now_or_never().expect("a turn");
+        for _ in 0..10 * GIVEN_UP_LOOKED_FOR {
+            assert!(turns.take(&one).now_or_never().is_none());
+        }
+        assert!(turns.0.lock().clients[&one].waiting.len() <= GIVEN_UP_LOOKED_FOR);
+        drop(first);
+        assert!(turns.take(&one).now_or_never().is_some());
+        assert!(turns.0.lock().clients.is_empty());
     }
 
     #[test]

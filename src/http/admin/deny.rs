@@ -44,11 +44,16 @@ pub(super) async fn put(
         ));
     }
     let (reason, for_ms) = (reason.unwrap_or_default(), expires_in.map(Span::ms));
-    let denial = on_disk(&services.limits, move |deny| deny.add(&cidr, &reason, for_ms)).await?;
-    // Whoever comes from now on is refused, and who is there ends.
-    let ended = services.hub.registry().end(&|reader| denial.cidr.contains(&reader.asker.address.to_canonical()));
-    let until = denial.until.map_or("it is taken off".to_owned(), |until| Timestamp(until).to_string());
-    operator.did(What::Denied, &format!("{} until {until}; ended {ended}; {}", denial.cidr, denial.reason));
+    let readers = services.hub.clone();
+    let (denial, ended) = on_disk(&services.limits, move |deny| {
+        let denial = deny.add(&cidr, &reason, for_ms)?;
+        // Whoever comes from now on is refused, and who is there ends.
+        let ended = readers.registry().end(&|reader| denial.cidr.contains(&reader.asker.address.to_canonical()));
+        let until = denial.until.map_or("it is taken off".to_owned(), |until| Timestamp(until).to_string());
+        operator.did(What::Denied, &format!("{} until {until}; ended {ended}; {}", denial.cidr, denial.reason));
+        Ok((denial, ended))
+    })
+    .await?;
     let mut answer = shown(&denial);
     answer["ended"] = ended.into();
     Ok(json_of(&answer))
@@ -61,13 +66,17 @@ pub(super) async fn delete(
 ) -> Result<HttpResponse, Refusal> {
     let cidr = path.into_inner();
     let wanted = cidr.clone();
-    let removed = on_disk(&services.limits, move |deny| deny.remove(&wanted)).await?;
-    let denial = removed.ok_or(Refusal::NotDenied(cidr))?;
-    operator.did(What::DenialEnded, &denial.cidr.to_string());
+    let removed = on_disk(&services.limits, move |deny| {
+        let removed = deny.remove(&wanted)?;
+        removed.iter().for_each(|denial| operator.did(What::DenialEnded, &denial.cidr.to_string()));
+        Ok(removed)
+    });
+    let denial = removed.await?.ok_or(Refusal::NotDenied(cidr))?;
     Ok(json_of(&shown(&denial)))
 }
 
-/// Not on the listener's one thread: a disk that hangs is a reason to ask it for `/metrics`.
+/// Not on the listener's one thread: a disk that hangs is a reason to ask it for `/metrics`. It goes on to its end also
+/// if nobody waits for it: what belongs to a change belongs in here.
 async fn on_disk<T: Send + 'static>(
     limits: &Limits,
     change: impl FnOnce(&Deny) -> Result<T, DenyError> + Send + 'static,

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::access::Operator;
 use super::note::What;
 use super::refusal::Refusal;
+use crate::http::Services;
 use crate::http::info::json_of;
 
 /// Reads the configuration again, and swaps what can change. `Err`: all that is wrong, and nothing has changed. It goes on
@@ -40,9 +41,19 @@ pub enum CatalogBecame {
     Unchanged,
 }
 
-pub(super) async fn post(operator: Operator, reload: web::Data<Reload>) -> Result<HttpResponse, Refusal> {
-    let done = reload().await.map_err(Refusal::Reload)?;
-    let changed = if done.changed.is_empty() { "nothing".to_owned() } else { done.changed.join(", ") };
-    operator.did(What::Reload, &changed);
-    Ok(json_of(&json!(done)))
+/// It goes on to its end, and is noted, also if nobody waits for it.
+pub(super) async fn post(
+    operator: Operator,
+    reload: web::Data<Reload>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Refusal> {
+    let reload = reload();
+    let noted = services.engine.spawn(async move {
+        let done = reload.await.map_err(Refusal::Reload)?;
+        let changed = if done.changed.is_empty() { "nothing".to_owned() } else { done.changed.join(", ") };
+        operator.did(What::Reload, &changed);
+        Ok(json!(done))
+    });
+    let done = noted.await.unwrap_or_else(|failed| Err(Refusal::Internal(failed.to_string())))?;
+    Ok(json_of(&done))
 }
