@@ -16,7 +16,7 @@ use crate::model::Timestamp;
 
 const FILE_NAME: &str = "deny.json";
 /// Networks on the list. No more are taken.
-const NETWORKS_MAX: usize = 10_000;
+const NETWORKS_MAX: usize = 1_000;
 const REASON_BYTES_MAX: usize = 500;
 /// A larger file is not one of ours.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -180,6 +180,17 @@ mod tests {
         assert!(again.remove("192.0.2.0/24").expect("nothing to write").is_none());
         assert_eq!(again.denies(address("192.0.2.8")), None);
         assert!(matches!(again.add("nonsense", "", None), Err(DenyError::Network(_))));
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_what_is_on_it_can_be_changed_all_the_same() {
+        let deny = Deny::forgetful();
+        let network = |number: usize| format!("10.{}.{}.0/24", number / 250, number % 250);
+        assert!((0..NETWORKS_MAX).all(|number| deny.add(&network(number), "", None).is_ok()));
+        assert!(matches!(deny.add("192.0.2.0/24", "", None), Err(DenyError::Full)));
+        assert!(deny.add(&network(0), "again", None).is_ok());
+        assert!(matches!(deny.add("10.0.0.0/24", &"x".repeat(REASON_BYTES_MAX + 1), None), Err(DenyError::Reason)));
+        assert_eq!(deny.list().len(), NETWORKS_MAX);
     }
 
     #[test]

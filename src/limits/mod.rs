@@ -381,6 +381,8 @@ impl std::fmt::Display for Exceeded {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn limits(toml: &str) -> Limits {
@@ -465,6 +467,40 @@ mod tests {
         assert_eq!((refused.limit, refused.most), (Limit::NewStreams, 2));
         assert!(refused.retry_after.is_some_and(|wait| wait > Duration::from_secs(20)));
         assert_eq!(limits.streams_in_use(), 0, "what was refused holds no place");
+    }
+
+    #[test]
+    fn bytes_out_are_paced_and_in_shadow_only_counted() {
+        for (shadow, waits) in [(false, true), (true, false)] {
+            let limits = limits(&format!("bytes_out_per_second = 1000\nshadow = {shadow}"));
+            let one = asker(&limits, "192.0.2.1");
+            assert_eq!(limits.pace(&one, 1_000), None, "a second's worth");
+            assert_eq!(limits.pace(&one, 1_000).is_some(), waits);
+            let total = limits.ledger().accounts()[0].total;
+            assert_eq!((total.refused, total.would_be_refused), (u64::from(waits), u64::from(!waits)));
+        }
+    }
+
+    #[tokio::test]
+    async fn turns_follow_the_limits() {
+        let limits = limits("catchup_reads = 2\ncatchup_reads_per_client = 1");
+        let (one, two) = (asker(&limits, "192.0.2.1").key, asker(&limits, "192.0.2.2").key);
+        let _first = limits.turns().take(&one).await;
+        assert!(limits.turns().take(&one).now_or_never().is_none());
+        let _second = limits.turns().take(&two).await;
+        limits.set(Options::unlimited()).expect("limits");
+        assert!(limits.turns().take(&one).now_or_never().is_some());
+    }
+
+    #[test]
+    fn proxies_that_are_trusted_carry_many_and_the_descriptors_are_shared_out() {
+        let limits = limits("connections_per_client = 3\ntrusted_proxies = ['192.0.2.0/24']");
+        let connections = |address: &str| {
+            let address = address.parse().expect("an address");
+            std::iter::from_fn(|| limits.connect(address).ok()).take(10).collect::<Vec<_>>().len()
+        };
+        assert_eq!((connections("192.0.2.1"), connections("198.51.100.1")), (10, 3));
+        assert_eq!(Descriptors::of(1_024), Descriptors { streams: 512, connections: 256, held: 128 });
     }
 
     #[test]

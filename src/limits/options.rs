@@ -368,5 +368,8 @@ mod tests {
         assert_eq!(faults("overrides = [{ cidr = '10.0.0.0/8', token = 'x' }]").len(), 1);
         assert_eq!(faults("streams_total = 50"), []);
         assert_eq!(faults("streams_total = 51")[0].0, "streams_total");
+        assert_eq!(faults("slow_after = '10s'\ndead_after = '9s'")[0].0, "dead_after");
+        assert_eq!(faults("slow_after = '999ms'\ndead_after = '1s'")[0].0, "slow_after");
+        assert_eq!(faults("slow_after = 0\ndead_after = '1s'"), []);
     }
 }

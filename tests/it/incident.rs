@@ -53,7 +53,8 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
     let attacker = Ipv4Addr::new(127, 66, 6, 6);
     let mut taken = Vec::new();
     for _ in 0..STREAMS_TOTAL {
-        taken.push(Stream::open_on(Raw::from(attacker, server.address).await, PATH, "").await);
+        let user_agent = format!("User-Agent: {}\r\n", "x".repeat(5_000));
+        taken.push(Stream::open_on(Raw::from(attacker, server.address).await, PATH, &user_agent).await);
     }
     // Everybody else is only asked for patience now.
     assert!(!is_served(&server).await);
@@ -82,6 +83,11 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
         "{seen}"
     );
 
+    let user_agent = seen["clients"][0]["user_agent"].as_str().expect("a user agent");
+    assert!((1..=200).contains(&user_agent.len()), "{user_agent}");
+    let nobody = operator(&server, "DELETE /clients?key=127.66.6", "").await;
+    assert_eq!((nobody.status(), &nobody.json()["ended"]), (200, &json!(0)), "a key is a whole key");
+
     // Not any more.
     let denied = operator(&server, "PUT /deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;
     assert_eq!((denied.status(), &denied.json()["ended"]), (200, &json!(STREAMS_TOTAL)), "{denied:?}");
@@ -92,6 +98,10 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
     let again = Raw::from(attacker, server.address).await.get(PATH, "").await;
     assert_eq!(again.status(), 403, "{again:?}");
     assert!(again.text().contains("took every stream"), "{again:?}");
+
+    let told = Raw::from(attacker, server.address).await.get("/health", "").await;
+    assert_ne!(told.status(), 403, "health is told to everybody");
+    assert!(server.stderr().contains("took every stream"), "it is remembered why");
 
     // And everybody else is served.
     let mut reader = Stream::open_on(Raw::as_somebody_new(server.address).await, PATH, "").await;

@@ -354,3 +354,15 @@ async fn more_bytes_in_flight_than_there_may_be_are_ours_and_not_the_clients() {
         assert_eq!((answer.status(), answer.header("retry-after")), (503, "1"), "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn a_stream_is_no_longer_one_of_its_clients_connections() {
+    let server = Server::start(limits(&[("CONNECTIONS_PER_CLIENT", "3")])).await;
+    let from = Ipv4Addr::new(127, 5, 0, 9);
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(Stream::open_on(Raw::from(from, server.address).await, PATH, "").await);
+    }
+    until_open(&server, 20).await;
+    assert_eq!(reached(&server, "connections_per_client", "enforced").await, 0.0);
+}
