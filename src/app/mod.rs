@@ -130,6 +130,8 @@ pub async fn start(
     logging: Logging,
     engine: &Handle,
 ) -> Result<Running, StartError> {
+    // Before anything that takes time: until it is listened to, it ends the process.
+    let hangups = signal(SignalKind::hangup())?;
     let loaded = Arc::new(loaded);
     let config = &loaded.config;
     let fetcher = Fetcher::new()?;
@@ -150,7 +152,7 @@ pub async fn start(
     let (services, store) = services(config, checked, engine, &shutdown).await?;
     let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
     let signals = Signals::listen()?;
-    engine.spawn(reloader.clone().on_hangup(signal(SignalKind::hangup())?));
+    engine.spawn(reloader.clone().on_hangup(hangups));
     let operators = Operators {
         services: services.clone(),
         render: Arc::new(move || render.render()),
@@ -225,11 +227,10 @@ async fn services(
     Ok((services, log))
 }
 
-/// Tries a stream now and then, where there are any.
+/// Tries a stream now and then, where they are given out.
 fn probe(config: &Config, address: SocketAddr, services: &Services, shutdown: &Shutdown) {
-    let first = services.catalog.now().streams().next().map(|stream| stream.name.to_string());
-    if let Some(stream) = first.filter(|_| config.http.serve.contains(&Half::Out)) {
-        let probe = Probe::new(address, services.probe.clone(), stream, services.limits.clone());
+    if config.http.serve.contains(&Half::Out) {
+        let probe = Probe::new(address, services.probe.clone(), services.catalog.clone(), services.limits.clone());
         services.engine.spawn(probe.run(services.health.clone(), shutdown.watcher()));
     }
 }

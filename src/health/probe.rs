@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::Health;
+use crate::catalog::Live;
 use crate::limits::Limits;
 use crate::shutdown::{Stage, Stop};
 
@@ -61,20 +62,19 @@ impl fmt::Debug for Secret {
 pub struct Probe {
     address: SocketAddr,
     secret: Secret,
-    /// One that the catalogue has.
-    stream: String,
+    catalog: Live,
     limits: Limits,
 }
 
 impl Probe {
     /// Of the listener at this address; an address that stands for all of the host's is probed on loopback.
-    pub fn new(listener: SocketAddr, secret: Secret, stream: String, limits: Limits) -> Self {
+    pub fn new(listener: SocketAddr, secret: Secret, catalog: Live, limits: Limits) -> Self {
         let ip = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { address: SocketAddr::new(ip, listener.port()), secret, stream, limits }
+        Self { address: SocketAddr::new(ip, listener.port()), secret, catalog, limits }
     }
 
     /// Until streams end.
@@ -110,7 +110,9 @@ impl Probe {
     /// Until the first bytes of the stream are here. Then it leaves.
     async fn open(&self) -> io::Result<()> {
         let mut socket = self.connect().await?;
-        let (stream, host, secret) = (&self.stream, self.address, &self.secret.0);
+        let catalog = self.catalog.now();
+        let stream = catalog.streams().next().ok_or_else(|| io::Error::other("the catalogue has none"))?;
+        let (stream, host, secret) = (&stream.name, self.address, &self.secret.0);
         let request = format!(
             "GET /v2/stream/{stream} HTTP/1.1\r\nhost: {host}\r\nuser-agent: sluice-probe\r\n\
              accept: text/event-stream\r\n{SECRET_HEADER}: {secret}\r\n\r\n"
@@ -145,6 +147,8 @@ impl Probe {
 mod tests {
     use tokio::net::TcpListener;
 
+    use crate::catalog::Catalog;
+
     use super::*;
 
     async fn answered(answer: &'static str) -> (Result<(), String>, String) {
@@ -157,7 +161,8 @@ mod tests {
             socket.write_all(answer.as_bytes()).await.expect("written");
             String::from_utf8_lossy(&request[..bytes]).into_owned()
         };
-        let probe = Probe::new(address, Secret::new(), "test.event".into(), Limits::none());
+        let catalog = Catalog::parse("test.event: {}", "test").expect("a catalogue");
+        let probe = Probe::new(address, Secret::new(), Live::fixed(catalog), Limits::none());
         let (opened, request) = tokio::join!(probe.open(), served);
         assert!(request.contains(&*probe.secret.0) && !format!("{:?}", probe.secret).contains(&*probe.secret.0));
         (opened.map_err(|e| e.to_string()), request)

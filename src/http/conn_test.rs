@@ -9,7 +9,7 @@ use actix_web::middleware::Next;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpResponse, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
 
 use super::conn::{self, Times};
@@ -44,6 +44,13 @@ fn serve(times: Times, limits: &Limits) -> SocketAddr {
 
 async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
+}
+
+/// From this one of the loopback's addresses.
+async fn connect_as(client: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, client], 0).into()).expect("an address of the loopback");
+    socket.connect(address).await.expect("a connection")
 }
 
 async fn rest(io: &mut TcpStream) -> String {
@@ -141,23 +148,25 @@ fn a_head_that_is_too_large_is_told_so_before_its_end() {
 fn the_hosts_connections_are_bounded_and_come_back_with_their_ends() {
     run(async || {
         let folder = tempfile::tempdir().expect("a folder");
-        let descriptors = Descriptors { streams: 10, connections: 3, held: 0 };
+        let descriptors = Descriptors { streams: 10, connections: 6, held: 0 };
         let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
         let address = serve(PATIENT, &limits);
         let mut open = Vec::new();
-        for _ in 0..3 {
-            let mut io = connect(address).await;
-            io.write_all(GET).await.expect("written");
-            answer(&mut io).await;
-            open.push(io);
+        for client in [1, 2] {
+            for _ in 0..3 {
+                let mut io = connect_as(client, address).await;
+                io.write_all(GET).await.expect("written");
+                answer(&mut io).await;
+                open.push(io);
+            }
+            assert_eq!(rest(&mut connect_as(client, address).await).await, "", "it has half of them");
         }
-        let mut beyond = connect(address).await;
-        assert_eq!(rest(&mut beyond).await, "");
+        assert_eq!(rest(&mut connect_as(3, address).await).await, "");
         open.pop();
         let comes_back = async {
             let mut byte = [0; 1];
             loop {
-                let mut io = connect(address).await;
+                let mut io = connect_as(3, address).await;
                 let _ = io.write_all(GET).await;
                 if let Ok(1) = io.read(&mut byte).await {
                     return;

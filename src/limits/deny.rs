@@ -137,7 +137,10 @@ fn read(path: &Path) -> io::Result<Vec<Denial>> {
         Ok(found) if found.len() > FILE_BYTES_MAX => return Err(io::Error::other("it is too large to be one of ours")),
         _ => {}
     }
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+    let mut list: Vec<Denial> = serde_json::from_slice(&fs::read(path)?)?;
+    // Somebody may have written it by hand.
+    list.iter_mut().for_each(|denial| denial.cidr = denial.cidr.trunc());
+    Ok(list)
 }
 
 /// Whole or not at all, also when the machine stops in between.

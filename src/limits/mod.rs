@@ -47,6 +47,10 @@ pub use self::turns::{Turn, Turns};
 /// Streams beside `streams_total` for who proves to be the probe: a full host can still say that it is full.
 const RESERVED_STREAMS: usize = 4;
 
+/// Descriptors that the process needs for itself.
+const OWN_DESCRIPTORS: usize = 64;
+/// Connections of one client that is denied: it is to be told so, and no more.
+const DENIED_CONNECTIONS: u32 = 16;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Seconds' worth of bytes that may come at once: bodies are large.
@@ -84,6 +88,8 @@ struct Shared {
     reserved: Concurrency,
     connections: Concurrency,
     probes: Concurrency,
+    /// Connections of those who are denied, which take nobody else's.
+    denied: Concurrency,
     probe_port: AtomicU16,
     new_streams: Rates,
     posts: Rates,
@@ -106,9 +112,11 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Of so many in all. The rest is for the log, files, the operators, and what is being closed.
+    /// Of so many in all. The rest is for the log, files, the operators, and what is being closed. Who is held is one of the
+    /// connections.
     pub fn of(all: u64) -> Self {
         let all = usize::try_from(all).unwrap_or(usize::MAX).min(16 << 20);
+        let all = all.saturating_sub(OWN_DESCRIPTORS).max(all / 2);
         Self { streams: all / 2, connections: all / 4, held: (all / 8).min(16_384) }
     }
 }
@@ -130,6 +138,7 @@ impl Limits {
             reserved: Concurrency::default(),
             connections: Concurrency::default(),
             probes: Concurrency::default(),
+            denied: Concurrency::default(),
             probe_port: AtomicU16::new(0),
             new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
             posts: Rates::new(SECOND, NonZeroU32::MIN),
@@ -221,7 +230,15 @@ impl Limits {
         let rules = self.0.rules.load();
         let all = self.0.descriptors.connections;
         let half = u32::try_from(all / 2).unwrap_or(u32::MAX).max(1);
-        let per_client = if rules.trusts(peer) { 0 } else { rules.options.connections_per_client.min(half) };
+        if self.0.deny.denies(asker.address).is_some() && !rules.trusts(peer) {
+            let all = (Limit::Denied, all.div_ceil(16));
+            return self.take(&self.0.denied, &asker, Limit::ConnectionsPerClient, DENIED_CONNECTIONS, all);
+        }
+        let per_client = match rules.options.connections_per_client {
+            _ if rules.trusts(peer) => 0,
+            0 => half,
+            most => most.min(half),
+        };
         self.take(&self.0.connections, &asker, Limit::ConnectionsPerClient, per_client, (Limit::ConnectionsTotal, all))
     }
 
@@ -385,6 +402,8 @@ mod tests {
 
     use super::*;
 
+    const FEW: Descriptors = Descriptors { streams: 20, connections: 10, held: 5 };
+
     fn limits(toml: &str) -> Limits {
         let limits = Limits::none();
         limits.set(toml::from_str(toml).expect("options")).expect("limits");
@@ -408,7 +427,7 @@ mod tests {
 
     #[test]
     fn one_client_has_half_of_the_hosts_connections_at_most_and_the_probe_comes_in_where_nobody_does() {
-        let limits = Limits::with(Options::default(), Descriptors::of(40), Deny::forgetful());
+        let limits = Limits::with(Options::default(), FEW, Deny::forgetful());
         let connect = |address: [u8; 4]| limits.connect(address.into()).ok();
         let of_one: Vec<Place> = std::iter::from_fn(|| connect([192, 0, 2, 1])).take(100).collect();
         assert_eq!(of_one.len(), 5);
@@ -421,6 +440,20 @@ mod tests {
         let _place = limits.connect_probe(probe).expect("a place");
         assert!(limits.connect_probe(probe).is_none(), "once");
         assert!(limits.connect(probe.ip()).is_err());
+    }
+
+    #[test]
+    fn who_is_denied_takes_no_connection_from_anybody() {
+        let limits = Limits::with(Options::default(), FEW, Deny::forgetful());
+        for host in 1..=3 {
+            limits.deny().add(&format!("192.0.2.{host}"), "", None).expect("denied");
+        }
+        let connect = |host: u8| limits.connect([192, 0, 2, host].into()).ok();
+        let of_denied: Vec<Place> =
+            (1..=3).flat_map(|host| std::iter::from_fn(move || connect(host)).take(100)).collect();
+        assert_eq!(of_denied.len(), 1, "one can be told");
+        let of_others: Vec<Place> = (4..100).map_while(connect).collect();
+        assert_eq!(of_others.len(), FEW.connections);
     }
 
     #[test]
@@ -500,7 +533,7 @@ mod tests {
             std::iter::from_fn(|| limits.connect(address).ok()).take(10).collect::<Vec<_>>().len()
         };
         assert_eq!((connections("192.0.2.1"), connections("198.51.100.1")), (10, 3));
-        assert_eq!(Descriptors::of(1_024), Descriptors { streams: 512, connections: 256, held: 128 });
+        assert_eq!(Descriptors::of(1_024), Descriptors { streams: 480, connections: 240, held: 120 });
     }
 
     #[test]

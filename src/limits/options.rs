@@ -14,6 +14,7 @@ use crate::model::units;
 const NETWORKS_MAX: usize = 1_000;
 /// Least time after which somebody who makes no progress may be given up.
 const PROGRESS_LEAST: Duration = Duration::from_secs(1);
+const PROGRESS_MOST: Duration = Duration::from_secs(86_400);
 
 /// A key of the section, and what is wrong with it.
 pub type Fault = (&'static str, String);
@@ -247,24 +248,23 @@ impl Options {
         };
         check("ipv4_prefix", self.ipv4_prefix <= 32, "more than 32 bits".into());
         check("ipv6_prefix", self.ipv6_prefix <= 128, "more than 128 bits".into());
-        check("slow_after", is_zero_or(self.slow_after), "less than 1s (0 is never)".into());
+        let possible = self.slow_after.is_zero() || (PROGRESS_LEAST..=PROGRESS_MOST).contains(&self.slow_after);
+        check("slow_after", possible, "not between 1s and 24h (0 is never)".into());
         let (slow, dead) = (self.slow_after, self.dead_after);
-        check("dead_after", dead >= PROGRESS_LEAST && dead >= slow, "less than slow_after, or than 1s".into());
+        let possible = (PROGRESS_LEAST..=PROGRESS_MOST).contains(&dead) && dead >= slow;
+        check("dead_after", possible, "not between 1s and 24h, or less than slow_after".into());
         check("trusted_proxies", self.trusted_proxies.len() <= NETWORKS_MAX, format!("more than {NETWORKS_MAX}"));
         check("overrides", self.overrides.len() <= NETWORKS_MAX, format!("more than {NETWORKS_MAX}"));
         let whose = |of: &Override| of.cidr.is_some() != of.token.is_some();
         check("overrides", self.overrides.iter().all(whose), "each names a cidr or a token, and not both".into());
         if let (Some(total), Some(descriptors)) = (self.streams_total, descriptors) {
             let most = descriptors.streams;
-            let fault = format!("more than {most}, half of the descriptors that the process may have (ulimit -n)");
+            let fault =
+                format!("more than {most}, about half of the descriptors that the process may have (ulimit -n)");
             check("streams_total", total <= most, fault);
         }
         faults
     }
-}
-
-fn is_zero_or(time: Duration) -> bool {
-    time.is_zero() || time >= PROGRESS_LEAST
 }
 
 /// A network in CIDR form, or one address; host bits do not count, and an IPv4-mapped one is IPv4.
@@ -362,7 +362,9 @@ mod tests {
 
     #[test]
     fn an_override_is_of_a_network_or_a_token() {
-        let faults = |text: &str| read(text).expect("options").faults(Some(Descriptors::of(100)));
+        let faults = |text: &str| {
+            read(text).expect("options").faults(Some(Descriptors { streams: 50, connections: 25, held: 12 }))
+        };
         assert_eq!(faults("overrides = [{ cidr = '10.0.0.0/8' }, { token = 'x' }]"), []);
         assert_eq!(faults("overrides = [{ streams_per_client = 1 }]").len(), 1);
         assert_eq!(faults("overrides = [{ cidr = '10.0.0.0/8', token = 'x' }]").len(), 1);
@@ -370,6 +372,7 @@ mod tests {
         assert_eq!(faults("streams_total = 51")[0].0, "streams_total");
         assert_eq!(faults("slow_after = '10s'\ndead_after = '9s'")[0].0, "dead_after");
         assert_eq!(faults("slow_after = '999ms'\ndead_after = '1s'")[0].0, "slow_after");
+        assert_eq!(faults("dead_after = '99999999d'")[0].0, "dead_after");
         assert_eq!(faults("slow_after = 0\ndead_after = '1s'"), []);
     }
 }

@@ -40,6 +40,23 @@ async fn clients(server: &Server, query: &str) -> Value {
     operator(server, &format!("GET /clients{query}"), "").await.json()
 }
 
+/// Not any more: its streams end cleanly, and it is told why.
+async fn deny(server: &Server, attacker: Ipv4Addr, taken: Vec<Stream>) {
+    let denied = operator(server, "PUT /deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;
+    assert_eq!((denied.status(), &denied.json()["ended"]), (200, &json!(STREAMS_TOTAL)), "{denied:?}");
+    for mut stream in taken {
+        let rest = String::from_utf8(stream.raw.rest().await).expect("text");
+        assert!(rest.contains("retry: ") && rest.ends_with("0\r\n\r\n"), "a clean end: {rest:?}");
+    }
+    let again = Raw::from(attacker, server.address).await.get(PATH, "").await;
+    assert_eq!(again.status(), 403, "{again:?}");
+    assert!(again.text().contains("took every stream"), "{again:?}");
+
+    let told = Raw::from(attacker, server.address).await.get("/health", "").await;
+    assert_ne!(told.status(), 403, "health is told to everybody");
+    assert!(server.stderr().contains("took every stream"), "it is remembered why");
+}
+
 #[tokio::test]
 async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_restart() {
     let total = STREAMS_TOTAL.to_string();
@@ -88,20 +105,7 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
     let nobody = operator(&server, "DELETE /clients?key=127.66.6", "").await;
     assert_eq!((nobody.status(), &nobody.json()["ended"]), (200, &json!(0)), "a key is a whole key");
 
-    // Not any more.
-    let denied = operator(&server, "PUT /deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;
-    assert_eq!((denied.status(), &denied.json()["ended"]), (200, &json!(STREAMS_TOTAL)), "{denied:?}");
-    for mut stream in taken {
-        let rest = String::from_utf8(stream.raw.rest().await).expect("text");
-        assert!(rest.contains("retry: ") && rest.ends_with("0\r\n\r\n"), "a clean end: {rest:?}");
-    }
-    let again = Raw::from(attacker, server.address).await.get(PATH, "").await;
-    assert_eq!(again.status(), 403, "{again:?}");
-    assert!(again.text().contains("took every stream"), "{again:?}");
-
-    let told = Raw::from(attacker, server.address).await.get("/health", "").await;
-    assert_ne!(told.status(), 403, "health is told to everybody");
-    assert!(server.stderr().contains("took every stream"), "it is remembered why");
+    deny(&server, attacker, taken).await;
 
     // And everybody else is served.
     let mut reader = Stream::open_on(Raw::as_somebody_new(server.address).await, PATH, "").await;

@@ -98,7 +98,8 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
             .wrap(DefaultHeaders::new().add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")))
             .configure(routes)
     });
-    let mut server = server.workers(1).disable_signals().on_connect(Peer::note);
+    // Who leaves is not served on: a profile would go on to its end, and keep others from theirs.
+    let mut server = server.workers(1).h1_allow_half_closed(false).disable_signals().on_connect(Peer::note);
     if let Some(listener) = doors.tcp {
         server = server.listen(listener)?;
     }
