@@ -41,10 +41,16 @@ pub enum DenyError {
     Reason,
     #[error("there are {NETWORKS_MAX} networks on the list already: deny a wider one instead")]
     Full,
-    #[error("{} cannot be written ({cause}): nothing has changed", path.display())]
-    Write { path: PathBuf, cause: io::Error },
     #[error("the deny list {} cannot be read ({cause}): mend it, or remove it and deny again", path.display())]
     Read { path: PathBuf, cause: io::Error },
+}
+
+/// A change that holds from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub denial: Denial,
+    /// Why it will be forgotten at a restart. It holds all the same: a disk that is full is no reason to let an attack go on.
+    pub not_kept: Option<String>,
 }
 
 #[derive(Debug)]
@@ -84,8 +90,8 @@ impl Deny {
         self.list.load().iter().filter(|denial| denial.holds(now)).cloned().collect()
     }
 
-    /// Puts a network on the list, or puts another time and reason to one that is there. Blocks until it is on disk.
-    pub fn add(&self, cidr: &str, reason: &str, for_ms: Option<i64>) -> Result<Denial, DenyError> {
+    /// Puts a network on the list, or puts another time and reason to one that is there. Blocks until it is on disk, too.
+    pub fn add(&self, cidr: &str, reason: &str, for_ms: Option<i64>) -> Result<Change, DenyError> {
         let cidr = network(cidr).map_err(DenyError::Network)?;
         if reason.len() > REASON_BYTES_MAX {
             return Err(DenyError::Reason);
@@ -100,28 +106,28 @@ impl Deny {
             return Err(DenyError::Full);
         }
         list.push(denial.clone());
-        self.keep(list)?;
-        Ok(denial)
+        let not_kept = self.keep(list);
+        Ok(Change { denial, not_kept })
     }
 
-    /// Takes a network off the list; `None`: it was not on it. Blocks until that is on disk.
-    pub fn remove(&self, cidr: &str) -> Result<Option<Denial>, DenyError> {
+    /// Takes a network off the list; `None`: it was not on it. Blocks until that is on disk, too.
+    pub fn remove(&self, cidr: &str) -> Result<Option<Change>, DenyError> {
         let cidr = network(cidr).map_err(DenyError::Network)?;
         let _one_at_a_time = self.changing.lock();
         let mut list = self.list();
         let Some(at) = list.iter().position(|denial| denial.cidr == cidr) else { return Ok(None) };
         let denial = list.remove(at);
-        self.keep(list)?;
-        Ok(Some(denial))
+        let not_kept = self.keep(list);
+        Ok(Some(Change { denial, not_kept }))
     }
 
-    /// On disk first: what holds now holds after a restart.
-    fn keep(&self, list: Vec<Denial>) -> Result<(), DenyError> {
-        if let Some(path) = &self.path {
-            write(path, &list).map_err(|cause| DenyError::Write { path: path.clone(), cause })?;
-        }
-        self.list.store(Arc::new(list));
-        Ok(())
+    /// Says why it is not on disk, where it is not. The next change writes all of it.
+    fn keep(&self, list: Vec<Denial>) -> Option<String> {
+        let list = Arc::new(list);
+        self.list.store(list.clone());
+        let path = self.path.as_ref()?;
+        let error = write(path, &list).err()?;
+        Some(format!("{} cannot be written ({error}): make room, and change the list once more", path.display()))
     }
 }
 
@@ -204,11 +210,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_does_not_hold() {
+    fn what_cannot_be_kept_holds_until_a_restart_and_the_next_change_keeps_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        let deny = Deny::open(&folder.path().join("data")).expect("a list");
-        fs::write(folder.path().join("data"), "in the way").expect("a file");
-        assert!(matches!(deny.add("192.0.2.7", "", None), Err(DenyError::Write { .. })));
-        assert_eq!(deny.denies(address("192.0.2.7")), None);
+        let data = folder.path().join("data");
+        let deny = Deny::open(&data).expect("a list");
+        fs::write(&data, "in the way").expect("a file");
+        let change = deny.add("192.0.2.7", "", None).expect("denied");
+        assert!(change.not_kept.is_some_and(|why| why.contains("deny.json cannot be written")));
+        assert!(deny.denies(address("192.0.2.7")).is_some());
+        fs::remove_file(&data).expect("removed");
+        assert_eq!(deny.add("192.0.2.8", "", None).expect("denied").not_kept, None);
+        assert_eq!(Deny::open(&data).expect("a list").list().len(), 2);
+        fs::remove_dir_all(&data).expect("removed");
+        fs::write(&data, "in the way").expect("a file");
+        let change = deny.remove("192.0.2.7").expect("removed").expect("it was there");
+        assert!(change.not_kept.is_some() && deny.denies(address("192.0.2.7")).is_none());
     }
 }

@@ -38,7 +38,7 @@ use crate::metrics as names;
 use crate::model::ClientKey;
 
 pub use self::concurrency::{Concurrency, Full, Place};
-pub use self::deny::{Denial, Deny, DenyError};
+pub use self::deny::{Change, Denial, Deny, DenyError};
 pub use self::ledger::{Account, Did, Ledger, MINUTES, Minute};
 pub use self::options::{ClientIpHeader, Fault, Limit, Options, Override, Shadow};
 pub use self::rate::Keyed;

@@ -12,7 +12,7 @@ use super::note::What;
 use super::refusal::Refusal;
 use crate::http::Services;
 use crate::http::info::json_of;
-use crate::limits::{Denial, Deny, DenyError, Limits};
+use crate::limits::{Change, Denial, Deny, DenyError, Limits};
 use crate::model::Timestamp;
 
 /// A denial for longer than this is one that somebody has to end.
@@ -45,16 +45,17 @@ pub(super) async fn put(
     }
     let (reason, for_ms) = (reason.unwrap_or_default(), expires_in.map(Span::ms));
     let readers = services.hub.clone();
-    let (denial, ended) = on_disk(&services.limits, move |deny| {
-        let denial = deny.add(&cidr, &reason, for_ms)?;
+    let (change, ended) = on_disk(&services.limits, move |deny| {
+        let change = deny.add(&cidr, &reason, for_ms)?;
+        let denial = &change.denial;
         // Whoever comes from now on is refused, and who is there ends.
         let ended = readers.registry().end(&|reader| denial.cidr.contains(&reader.asker.address.to_canonical()));
         let until = denial.until.map_or("it is taken off".to_owned(), |until| Timestamp(until).to_string());
         operator.did(What::Denied, &format!("{} until {until}; ended {ended}; {}", denial.cidr, denial.reason));
-        Ok((denial, ended))
+        Ok((change, ended))
     })
     .await?;
-    let mut answer = shown(&denial);
+    let mut answer = changed(&change);
     answer["ended"] = ended.into();
     Ok(json_of(&answer))
 }
@@ -68,11 +69,11 @@ pub(super) async fn delete(
     let wanted = cidr.clone();
     let removed = on_disk(&services.limits, move |deny| {
         let removed = deny.remove(&wanted)?;
-        removed.iter().for_each(|denial| operator.did(What::DenialEnded, &denial.cidr.to_string()));
+        removed.iter().for_each(|change| operator.did(What::DenialEnded, &change.denial.cidr.to_string()));
         Ok(removed)
     });
-    let denial = removed.await?.ok_or(Refusal::NotDenied(cidr))?;
-    Ok(json_of(&shown(&denial)))
+    let change = removed.await?.ok_or(Refusal::NotDenied(cidr))?;
+    Ok(json_of(&changed(&change)))
 }
 
 /// Not on the listener's one thread: a disk that hangs is a reason to ask it for `/metrics`. It goes on to its end also
@@ -84,6 +85,16 @@ async fn on_disk<T: Send + 'static>(
     let limits = limits.clone();
     let changed = web::block(move || change(limits.deny())).await;
     Ok(changed.map_err(|error| Refusal::Internal(error.to_string()))??)
+}
+
+/// With a warning, where it will be forgotten.
+fn changed(change: &Change) -> Value {
+    let mut answer = shown(&change.denial);
+    if let Some(why) = &change.not_kept {
+        tracing::warn!(why, "the deny list holds until a restart only");
+        answer["warning"] = format!("it holds until a restart only: {why}").into();
+    }
+    answer
 }
 
 fn shown(denial: &Denial) -> Value {

@@ -93,7 +93,7 @@ impl From<DenyError> for Refusal {
             DenyError::Network(why) => Self::Network(why),
             DenyError::Reason => Self::Body(error.to_string()),
             DenyError::Full => Self::Conflict(error.to_string()),
-            DenyError::Write { .. } | DenyError::Read { .. } => {
+            DenyError::Read { .. } => {
                 tracing::error!(%error, "the deny list cannot be kept");
                 Self::Internal(error.to_string())
             }
