@@ -15,6 +15,7 @@ use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::{App, Error};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::client_ip::{Told, proxy};
 use super::handover::{Conn, Handover};
@@ -37,11 +38,18 @@ pub(super) struct Times {
     pub(super) idle: Duration,
     /// From then on, for what is left of a body that was refused and for its own head: then it is closed.
     pub(super) coming: Duration,
+    /// How long one too many is left waiting before it is closed: who comes back at once comes less often.
+    pub(super) refused: Duration,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Self { head: Duration::from_secs(10), idle: Duration::from_secs(15), coming: Duration::from_secs(30) }
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(15),
+            coming: Duration::from_secs(30),
+            refused: Duration::from_secs(3),
+        }
     }
 }
 
@@ -83,13 +91,13 @@ where
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
-/// Closed at once where there are too many, and those who are gone already.
+/// Closed where there are too many, and those who are gone already.
 async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
     let mut place = match limits.connect_probe(peer) {
         Some(place) => place,
-        None => counted(&limits, address)?,
+        None => counted(&limits, address, times.refused).await?,
     };
     let options = limits.options();
     set_options(&io, options.dead_after)?;
@@ -105,14 +113,22 @@ async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<A
         if let Some(Told(client)) = told {
             // Not both at once: it would take two of what the host has.
             drop(place);
-            place = counted(&limits, client)?;
+            place = counted(&limits, client, times.refused).await?;
         }
     }
     Ok((Conn::new(io, Quiet::new(times.coming), told, place), Protocol::Http1, Some(peer)))
 }
 
-fn counted(limits: &Limits, client: IpAddr) -> io::Result<Place> {
-    limits.connect(client).map_err(io::Error::other)
+/// One too many waits a moment for its end, where there is room for that: it costs a socket, and its client a connection.
+async fn counted(limits: &Limits, client: IpAddr, refused: Duration) -> io::Result<Place> {
+    let exceeded = match limits.connect(client) {
+        Ok(place) => return Ok(place),
+        Err(exceeded) => exceeded,
+    };
+    if let Some(_waits) = limits.turn_away(client) {
+        sleep(refused).await;
+    }
+    Err(io::Error::other(exceeded))
 }
 
 /// `dead_after`: a peer that acknowledges nothing for this long is gone, whether it said so or not. The kernel counts a

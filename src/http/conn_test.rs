@@ -1,5 +1,6 @@
 //! How long connections are waited for, over the pipeline that the server uses, with times that a test can wait for.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::limits::{Descriptors, Limits, Options};
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(3_600);
-const PATIENT: Times = Times { head: LONG, idle: LONG, coming: LONG };
+const PATIENT: Times = Times { head: LONG, idle: LONG, coming: LONG, refused: Duration::ZERO };
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// What one head may have.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
@@ -145,10 +146,43 @@ fn a_head_that_is_too_large_is_told_so_before_its_end() {
 }
 
 #[test]
+fn one_connection_too_many_waits_for_its_end_where_there_is_room() {
+    run(async || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let descriptors = Descriptors { streams: 10, connections: 2, held: 0, refused: 1 };
+        let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
+        let address = serve(Times { refused: LONG, ..PATIENT }, &limits);
+        let mut first = connect(address).await;
+        first.write_all(GET).await.expect("written");
+        answer(&mut first).await;
+        let waits = connect(address).await;
+        assert_eq!(rest(&mut connect(address).await).await, "", "there is room for one");
+        let mut byte = [0; 1];
+        assert!(waits.try_read(&mut byte).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        drop(waits);
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_closed_when_it_has_waited() {
+    run(async || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let descriptors = Descriptors { streams: 10, connections: 2, held: 0, refused: 1 };
+        let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
+        let address = serve(Times { refused: SHORT, ..PATIENT }, &limits);
+        let _first = connect(address).await;
+        let began = Instant::now();
+        assert_eq!(rest(&mut connect(address).await).await, "");
+        assert!(began.elapsed() >= SHORT);
+        assert!(limits.turn_away([127, 0, 0, 1].into()).is_some(), "and its room is free again");
+    });
+}
+
+#[test]
 fn the_hosts_connections_are_bounded_and_come_back_with_their_ends() {
     run(async || {
         let folder = tempfile::tempdir().expect("a folder");
-        let descriptors = Descriptors { streams: 10, connections: 6, held: 0 };
+        let descriptors = Descriptors { streams: 10, connections: 6, held: 0, refused: 0 };
         let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
         let address = serve(PATIENT, &limits);
         let mut open = Vec::new();

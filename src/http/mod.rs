@@ -111,10 +111,10 @@ pub struct Services {
 pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io::Result<ServerHandle> {
     // One that is full stops taking connections, also those of the probe: so ours is reached before it, and those beyond it
     // are closed.
-    let Descriptors { connections, held, .. } = services.limits.descriptors();
+    let Descriptors { connections, refused, .. } = services.limits.descriptors();
     let mut server = Server::build()
         .disable_signals()
-        .max_concurrent_connections(connections.saturating_add(held).saturating_add(REFUSED_AT_ONCE_MAX));
+        .max_concurrent_connections(connections.saturating_add(refused).saturating_add(REFUSED_AT_ONCE_MAX));
     if options.workers > 0 {
         server = server.workers(options.workers);
     }

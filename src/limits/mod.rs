@@ -90,6 +90,7 @@ struct Shared {
     probes: Concurrency,
     /// Connections of those who are denied, which take nobody else's.
     denied: Concurrency,
+    refused: Concurrency,
     probe_port: AtomicU16,
     new_streams: Rates,
     posts: Rates,
@@ -109,6 +110,8 @@ pub struct Descriptors {
     pub connections: usize,
     /// Answers that wait before they go out.
     pub held: usize,
+    /// Connections that are too many, and wait for their end.
+    pub refused: usize,
 }
 
 impl Descriptors {
@@ -117,7 +120,7 @@ impl Descriptors {
     pub fn of(all: u64) -> Self {
         let all = usize::try_from(all).unwrap_or(usize::MAX).min(16 << 20);
         let all = all.saturating_sub(OWN_DESCRIPTORS).max(all / 2);
-        Self { streams: all / 2, connections: all / 4, held: (all / 8).min(16_384) }
+        Self { streams: all / 2, connections: all / 4, held: (all / 8).min(16_384), refused: (all / 8).min(16_384) }
     }
 }
 
@@ -139,6 +142,7 @@ impl Limits {
             connections: Concurrency::default(),
             probes: Concurrency::default(),
             denied: Concurrency::default(),
+            refused: Concurrency::default(),
             probe_port: AtomicU16::new(0),
             new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
             posts: Rates::new(SECOND, NonZeroU32::MIN),
@@ -240,6 +244,13 @@ impl Limits {
             most => most.min(half),
         };
         self.take(&self.0.connections, &asker, Limit::ConnectionsPerClient, per_client, (Limit::ConnectionsTotal, all))
+    }
+
+    /// Where one connection too many may wait for its end. None: it is closed at once.
+    pub fn turn_away(&self, client: IpAddr) -> Option<Place> {
+        let most = self.0.descriptors.refused;
+        let has_room = most > 0;
+        has_room.then(|| self.0.refused.enter(&self.asker(client, None).key, 0, most).ok()).flatten()
     }
 
     /// The connection from this port of the host's own, which comes next, is the probe's.
@@ -402,7 +413,7 @@ mod tests {
 
     use super::*;
 
-    const FEW: Descriptors = Descriptors { streams: 20, connections: 10, held: 5 };
+    const FEW: Descriptors = Descriptors { streams: 20, connections: 10, held: 5, refused: 2 };
 
     fn limits(toml: &str) -> Limits {
         let limits = Limits::none();
@@ -454,6 +465,15 @@ mod tests {
         assert_eq!(of_denied.len(), 1, "one can be told");
         let of_others: Vec<Place> = (4..100).map_while(connect).collect();
         assert_eq!(of_others.len(), FEW.connections);
+    }
+
+    #[test]
+    fn so_many_wait_for_their_end_and_no_more() {
+        let limits = Limits::with(Options::default(), FEW, Deny::forgetful());
+        let waiting: Vec<Place> = std::iter::from_fn(|| limits.turn_away([192, 0, 2, 1].into())).take(100).collect();
+        assert_eq!(waiting.len(), FEW.refused);
+        drop(waiting);
+        assert!(limits.turn_away([192, 0, 2, 1].into()).is_some());
     }
 
     #[test]
@@ -533,7 +553,7 @@ mod tests {
             std::iter::from_fn(|| limits.connect(address).ok()).take(10).collect::<Vec<_>>().len()
         };
         assert_eq!((connections("192.0.2.1"), connections("198.51.100.1")), (10, 3));
-        assert_eq!(Descriptors::of(1_024), Descriptors { streams: 480, connections: 240, held: 120 });
+        assert_eq!(Descriptors::of(1_024), Descriptors { streams: 480, connections: 240, held: 120, refused: 120 });
     }
 
     #[test]

@@ -363,7 +363,12 @@ mod tests {
     #[test]
     fn an_override_is_of_a_network_or_a_token() {
         let faults = |text: &str| {
-            read(text).expect("options").faults(Some(Descriptors { streams: 50, connections: 25, held: 12 }))
+            read(text).expect("options").faults(Some(Descriptors {
+                streams: 50,
+                connections: 25,
+                held: 12,
+                refused: 12,
+            }))
         };
         assert_eq!(faults("overrides = [{ cidr = '10.0.0.0/8' }, { token = 'x' }]"), []);
         assert_eq!(faults("overrides = [{ streams_per_client = 1 }]").len(), 1);
