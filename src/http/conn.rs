@@ -38,7 +38,7 @@ pub(super) struct Times {
     pub(super) idle: Duration,
     /// From then on, for what is left of a body that was refused and for its own head: then it is closed.
     pub(super) coming: Duration,
-    /// How long one too many is left waiting before it is closed: who comes back at once comes less often.
+    /// How long one too many is left waiting, up to twice as long, before it is closed: who comes back at once comes less often.
     pub(super) refused: Duration,
 }
 
@@ -126,7 +126,8 @@ async fn counted(limits: &Limits, client: IpAddr, refused: Duration) -> io::Resu
         Err(exceeded) => exceeded,
     };
     if let Some(_waits) = limits.turn_away(client) {
-        sleep(refused).await;
+        // Spread, so that those who were closed together do not come back together.
+        sleep(refused.mul_f64(1.0 + fastrand::f64())).await;
     }
     Err(io::Error::other(exceeded))
 }
