@@ -1,12 +1,13 @@
 //! The last good answer of an address, on disk: what a start has while the address does not answer.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::disk;
 use crate::model::Timestamp;
 
 const FILE_NAME: &str = "catalog.json";
@@ -59,16 +60,10 @@ impl Copy {
         }
     }
 
-    /// Whole or not at all, also when the machine stops in between. Blocks.
+    /// Blocks.
     pub(super) fn write(&self, streams: Map<String, Value>, fetched_at: Timestamp) -> io::Result<()> {
         let kept = Kept { source: self.source.clone(), fetched_at: fetched_at.0, streams };
-        fs::create_dir_all(&self.folder)?;
-        let next = self.folder.join(format!("{FILE_NAME}.next"));
-        let mut file = File::create(&next)?;
-        file.write_all(&serde_json::to_vec(&kept)?)?;
-        file.sync_all()?;
-        fs::rename(&next, self.path())?;
-        File::open(&self.folder)?.sync_all()
+        disk::replace(&self.path(), &serde_json::to_vec(&kept)?)
     }
 
     fn path(&self) -> PathBuf {

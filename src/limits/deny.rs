@@ -1,7 +1,7 @@
 //! The list of networks that get nothing, for a time or until somebody takes them off it. Kept over restarts.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::options::network;
+use crate::disk;
 use crate::model::Timestamp;
 
 const FILE_NAME: &str = "deny.json";
@@ -126,7 +127,8 @@ impl Deny {
         let list = Arc::new(list);
         self.list.store(list.clone());
         let path = self.path.as_ref()?;
-        let error = write(path, &list).err()?;
+        let written = serde_json::to_vec_pretty(&*list).map_err(Into::into).and_then(|bytes| disk::replace(path, &bytes));
+        let error = written.err()?;
         Some(format!("{} cannot be written ({error}): make room, and change the list once more", path.display()))
     }
 }
@@ -147,18 +149,6 @@ fn read(path: &Path) -> io::Result<Vec<Denial>> {
     // Somebody may have written it by hand.
     list.iter_mut().for_each(|denial| denial.cidr = denial.cidr.trunc());
     Ok(list)
-}
-
-/// Whole or not at all, also when the machine stops in between.
-fn write(path: &Path, list: &[Denial]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let next = path.with_extension("next");
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec_pretty(list)?)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
