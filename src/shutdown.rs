@@ -1,4 +1,4 @@
-//! A staged stop, as a value that everybody watches: running → ending streams → over.
+//! A staged stop, as a value that everybody watches: running → leaving → ending streams → over.
 
 use tokio::sync::watch;
 
@@ -6,6 +6,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Running,
+    /// No new traffic is wanted (`/readyz` says so); what comes is still served.
+    Leaving,
     /// Readers end after a whole event.
     EndStreams,
     /// The deadline has come: whatever is left is cut.

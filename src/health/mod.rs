@@ -1,7 +1,7 @@
 //! Whether the service does for its clients what it is there for, as one of its clients sees it.
 //!
 //! - this page: [`Health`], the verdict that holds now, and [`State`], what it can be
-//! - `probe` a reader of the public listener, with a slot of its own where the host is full
+//! - `probe` a reader of the public listener, with a slot of its own where the host is full; `trip` what became of it
 //!
 //! What is proven today is that a stream opens, and whether the host is full; that events flow is not, and so nothing here
 //! says it.
@@ -9,6 +9,7 @@
 //! Does not know how the server is built: it reads as a client, with the address and the secret that it is given.
 
 mod probe;
+mod trip;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::metrics as names;
 use crate::model::Timestamp;
 
 pub use self::probe::{Probe, SECRET_HEADER, Secret};
+pub use self::trip::{Step, Trip};
 
 /// What can be said. There is no "unknown": what cannot be proven is unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,21 +89,24 @@ struct Shared {
     /// Whether this instance has streams at all.
     gives_out: bool,
     last: Mutex<Verdict>,
-    probed: Mutex<Option<Result<Duration, String>>>,
+    last_trip: Mutex<Option<Trip>>,
 }
 
 impl Health {
     pub fn new(limits: Limits, gives_out: bool) -> Self {
         let (since, cause) = (Timestamp::now(), String::new());
         let last = Verdict { state: State::Starting, since, cause, cure: "", probe_took: None };
-        Self(Arc::new(Shared { limits, gives_out, last: Mutex::new(last), probed: Mutex::default() }))
+        Self(Arc::new(Shared { limits, gives_out, last: Mutex::new(last), last_trip: Mutex::default() }))
     }
 
     /// Looked at anew each time that somebody asks: a host that is full is full at once.
     pub fn verdict(&self) -> Verdict {
-        let probed = self.0.probed.lock().clone();
-        let (state, cause) = self.judge(probed.as_ref());
-        let probe_took = probed.and_then(Result::ok);
+        let trip = self.0.last_trip.lock().clone();
+        let (state, cause) = self.judge(trip.as_ref());
+        let probe_took = match trip {
+            Some(Trip::Made { took } | Trip::Half { took, .. }) => Some(took),
+            Some(Trip::Failed { .. }) | None => None,
+        };
         let mut last = self.0.last.lock();
         let since = if last.state == state { last.since } else { Timestamp::now() };
         let verdict = Verdict { state, since, cause, cure: state.cure(), probe_took };
@@ -113,19 +118,21 @@ impl Health {
         verdict
     }
 
-    fn judge(&self, probed: Option<&Result<Duration, String>>) -> (State, String) {
+    fn judge(&self, trip: Option<&Trip>) -> (State, String) {
         let (in_use, most) = (self.0.limits.streams_in_use(), self.0.limits.streams_total());
-        match probed {
+        match trip {
             _ if !self.0.gives_out => (State::NotExposed, "http.serve has no \"out\": nothing is read here".to_owned()),
-            Some(Err(why)) => (State::Stalled, format!("a stream does not open: {why}")),
+            Some(Trip::Failed { why, .. }) => (State::Stalled, format!("a stream does not open: {why}")),
             _ if in_use >= most => (State::Full, format!("all {most} streams are in use")),
-            Some(Ok(_)) => (State::Quiet, format!("streams open; {in_use} of {most} are in use")),
+            Some(Trip::Made { .. } | Trip::Half { .. }) => {
+                (State::Quiet, format!("streams open; {in_use} of {most} are in use"))
+            }
             None => (State::Starting, "no stream has been tried yet".to_owned()),
         }
     }
 
-    fn note(&self, probed: Result<Duration, String>) {
-        *self.0.probed.lock() = Some(probed);
+    fn note(&self, trip: Trip) {
+        *self.0.last_trip.lock() = Some(trip);
         self.verdict();
     }
 }
@@ -155,17 +162,17 @@ mod tests {
         limits.set(Options { streams_total: Some(1), ..Options::unlimited() }).expect("limits");
         let health = Health::new(limits.clone(), true);
         assert_eq!(health.verdict().state, State::Starting);
-        health.note(Ok(Duration::from_millis(3)));
+        health.note(Trip::Made { took: Duration::from_millis(3) });
         let before = health.verdict();
         assert_eq!((before.state, before.probe_took), (State::Quiet, Some(Duration::from_millis(3))));
         let place = limits.enter(&limits.asker([192, 0, 2, 1].into(), None), false).expect("a place");
         let full = health.verdict();
         assert_eq!(full.state, State::Full);
         assert!(full.cure.contains("sluice admin clients") && !full.state.is_healthy());
-        health.note(Err("refused".into()));
+        health.note(Trip::Failed { at: Step::Open, why: "refused".into() });
         assert_eq!(health.verdict().state, State::Stalled, "what does not open is worse than full");
         drop(place);
-        health.note(Ok(Duration::ZERO));
+        health.note(Trip::Made { took: Duration::ZERO });
         assert_eq!(health.verdict().state, State::Quiet);
     }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::Health;
+use super::{Health, Step, Trip};
 use crate::catalog::Live;
 use crate::limits::Limits;
 use crate::shutdown::{Stage, Stop};
@@ -89,9 +89,9 @@ impl Probe {
             let began = Instant::now();
             let opened = timeout(AT_MOST, self.open()).await;
             health.note(match opened {
-                Ok(Ok(())) => Ok(began.elapsed()),
-                Ok(Err(why)) => Err(why.to_string()),
-                Err(_) => Err(format!("it has not within {AT_MOST:?}")),
+                Ok(Ok(())) => Trip::Made { took: began.elapsed() },
+                Ok(Err(why)) => Trip::Failed { at: Step::Open, why: why.to_string() },
+                Err(_) => Trip::Failed { at: Step::Open, why: format!("it has not within {AT_MOST:?}") },
             });
         }
     }

@@ -10,7 +10,7 @@ use super::following::Following;
 use super::frame::Body;
 use crate::log::{Opened, TailBatch};
 use crate::metrics as names;
-use crate::model::{Partition, Record, StreamSet, Topic};
+use crate::model::{Offset, Partition, Record, StreamSet, Timestamp, Topic};
 
 /// Stream sets that are read at once, beside the catalogue's own streams.
 const CHANNELS_MAX: usize = 1024;
@@ -21,11 +21,23 @@ const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// One ring's share of what all rings may hold.
 const RING_SHARE: usize = 4;
 
+/// Where the tail stands in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tip {
+    pub partition: Partition,
+    /// The offset that it wants next.
+    pub next: Offset,
+    /// The time of the newest record that it has seen, or that was there before it began.
+    pub newest: Option<Timestamp>,
+    /// When it last brought a record; none if it has brought none yet.
+    pub moved_at: Option<Instant>,
+}
+
 pub(super) struct Channels {
     by_set: HashMap<StreamSet, Kept>,
     by_topic: HashMap<Topic, Vec<Arc<Channel>>>,
     /// Where the tail stands in every partition that it has opened.
-    tips: BTreeMap<Partition, Opened>,
+    tips: BTreeMap<Partition, Tip>,
     /// None until the streams change.
     following: Option<Arc<Following>>,
     /// From then on the tail has opened what the last change has brought.
@@ -57,8 +69,8 @@ impl Channels {
         if !always && self.asked_for() >= CHANNELS_MAX && !self.give_back_one() {
             return Err(SubscribeError::TooManyChannels(CHANNELS_MAX));
         }
-        let of_set = self.tips.values().filter(|opened| set.topics().contains(&opened.partition.topic));
-        let channel = Arc::new(Channel::new(set.clone(), of_set.cloned(), self.settled_at));
+        let of_set = self.tips.values().filter(|tip| set.topics().contains(&tip.partition.topic));
+        let channel = Arc::new(Channel::new(set.clone(), of_set.map(Tip::opened), self.settled_at));
         for topic in set.topics() {
             self.by_topic.entry(topic.clone()).or_default().push(channel.clone());
         }
@@ -97,22 +109,26 @@ impl Channels {
         let followed = |topic| followed.as_ref().is_none_or(|following| following.has(topic));
         // What was on its way when its topic was left is nobody's.
         for opened in batch.opened.iter().filter(|opened| followed(&opened.partition.topic)) {
-            self.tips.insert(opened.partition.clone(), opened.clone());
+            let moved_at = self.tips.get(&opened.partition).and_then(|tip| tip.moved_at);
+            let Opened { partition, next, before } = opened.clone();
+            self.tips.insert(partition.clone(), Tip { partition, next, newest: before, moved_at });
             for channel in self.by_topic.get(&opened.partition.topic).into_iter().flatten() {
                 self.bytes = self.bytes.saturating_sub(channel.open(opened));
             }
         }
+        let now = Instant::now();
         for record in &batch.records {
-            self.push_record(record);
+            self.push_record(record, now);
         }
         self.shrink_to_fit();
         metrics::gauge!(names::RING_BYTES).set(self.bytes as f64);
     }
 
-    fn push_record(&mut self, record: &Record) {
+    fn push_record(&mut self, record: &Record, now: Instant) {
         let Some(tip) = self.tips.get_mut(&record.partition) else { return };
         tip.next = record.offset.after();
-        tip.before = Some(record.time);
+        tip.newest = Some(record.time);
+        tip.moved_at = Some(now);
         let Some(channels) = self.by_topic.get(&record.partition.topic) else { return };
         let body = Body::encode(record);
         if body.is_none() {
@@ -122,6 +138,10 @@ impl Channels {
             let grown = channel.push(record, body.as_ref(), self.bytes_max / RING_SHARE);
             self.bytes = self.bytes.saturating_add_signed(grown);
         }
+    }
+
+    pub(super) fn tips(&self) -> Vec<Tip> {
+        self.tips.values().cloned().collect()
     }
 
     /// What the sum says, and what the rings say.
@@ -183,6 +203,12 @@ impl Channels {
             channels.retain(|channel| !Arc::ptr_eq(channel, &kept.channel));
         }
         self.by_topic.retain(|_, channels| !channels.is_empty());
+    }
+}
+
+impl Tip {
+    fn opened(&self) -> Opened {
+        Opened { partition: self.partition.clone(), next: self.next, before: self.newest }
     }
 }
 

@@ -54,6 +54,7 @@ use crate::log::{Log, ReadError};
 use crate::model::{ClientId, ClientKey, StreamSet, Timestamp, Topic};
 use crate::shutdown::Stop;
 
+pub use self::channels::Tip;
 pub use self::delivery::Delivery;
 pub use self::frame::{Body, Frame, Head};
 pub use self::options::Options;
@@ -189,6 +190,11 @@ impl Hub {
     /// Whether all that was in the log when the tail began has been delivered, and the log answers.
     pub fn caught_up(&self) -> bool {
         self.shared.caught_up()
+    }
+
+    /// Where the tail stands in every partition that it follows.
+    pub fn tips(&self) -> Vec<Tip> {
+        self.shared.channels.lock().tips()
     }
 
     pub fn registry(&self) -> &Registry {

@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
-                Err(e @ AppendError::NotWritten(_)) => (Code::NotWritten, e.to_string()),
+                Err(e @ (AppendError::NotWritten(_) | AppendError::Refused(_))) => (Code::NotWritten, e.to_string()),
                 Err(e @ AppendError::Unknown(_)) => (Code::Unknown, e.to_string()),
             };
             self.refuse(stream, Refusal { index, code, message, violations: Vec::new(), event });

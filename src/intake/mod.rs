@@ -5,6 +5,7 @@
 //! - `judge` one event: its schema, its stream, its record; `stamp` what it is given on the way
 //! - `batch` a request's events on their way; `outcome` what became of each
 //! - `error_event` what the error stream is told of invalid events
+//! - `spool` what waits on disk for a log that is away
 //! - `auth` who may post; `options` limits and times
 //!
 //! Knows no HTTP and no hub: the two halves meet in the log and nowhere else.
@@ -17,6 +18,7 @@ mod judge;
 mod options;
 mod outcome;
 mod request;
+pub mod spool;
 mod stamp;
 
 use std::collections::{HashMap, HashSet};
@@ -132,6 +134,11 @@ impl Intake {
             return Ok(vec![Outcome::Accepted; received]);
         }
         Ok(taken.await)
+    }
+
+    /// How the spool is doing; none where there is none.
+    pub fn spool(&self) -> Option<spool::Status> {
+        None
     }
 
     /// Until nothing is in flight: no hasty event, no report. For a stop: nothing is let in meanwhile.

@@ -59,6 +59,23 @@ pub trait Log: Send + Sync {
         Ok(())
     }
 
+    /// How every partition of these topics is, for who watches the log. One that is sick fails alone; an error means that
+    /// the log as a whole does not answer. Topics that do not exist are left out.
+    async fn survey(&self, topics: &[Topic]) -> Result<Vec<Surveyed>, ReadError> {
+        let ends = self.ends(topics).await?;
+        Ok(ends
+            .into_iter()
+            .map(|PartitionEnds { partition, first, next }| Surveyed { partition, ends: Ok(first..next) })
+            .collect())
+    }
+
+    /// Makes this topic, with one partition, where it is missing: for sluice's own, whoever the others belong to.
+    async fn make_own(&self, topic: &Topic) -> Result<(), MakeError> {
+        self.prepare(std::slice::from_ref(topic))
+            .await
+            .map_err(|error| MakeError { why: error.to_string(), by_hand: None })
+    }
+
     /// Whether the log answers now.
     async fn check(&self) -> Result<(), ReadError>;
 
@@ -114,6 +131,31 @@ pub struct PartitionEnds {
     pub next: Offset,
 }
 
+/// One partition, as [`Log::survey`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    pub partition: Partition,
+    /// Its first and its next offset, or why nobody can say.
+    pub ends: Result<Range<Offset>, Sick>,
+}
+
+/// What is wrong with a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sick {
+    /// The broker that should answer for it, where there is one.
+    pub broker: Option<String>,
+    pub why: String,
+}
+
+/// Why a topic of sluice's own is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct MakeError {
+    pub why: String,
+    /// The command with which an operator makes it.
+    pub by_hand: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub partition: Partition,
@@ -128,6 +170,10 @@ pub enum AppendError {
     /// Never handed over, or handed back: it is not in the log and never will be.
     #[error("the log cannot take the record now: {0}")]
     NotWritten(String),
+    /// The log will not take it, and trying again does not help until an operator has done something: the topic is not
+    /// there and will not be made, or sluice has no right to write to it. It is not in the log.
+    #[error("the log refuses the record: {0}")]
+    Refused(String),
     /// Handed over and not acknowledged: it may yet appear.
     #[error("the log did not acknowledge the record: {0}")]
     Unknown(String),
