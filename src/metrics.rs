@@ -1,16 +1,28 @@
-//! Every metric's name, kind and help on one page. Labels come from enums or the catalogue, never from what a client sent.
+//! Every metric on one page: name, kind, labels, buckets, help. Units are in the names, and are base units: seconds, bytes.
+//! Labels come from enums or the catalogue, never from what a client sent.
+//!
+//! README's table is this page, and `config/prometheus` and `config/grafana` name nothing that is not on it: tests compare.
 
 use metrics::Unit;
 
 pub const RECORDS_SKIPPED: &str = "sluice_records_skipped_total";
 pub const CATCHUP_READS: &str = "sluice_catchup_reads_total";
 pub const CATCHUP_READ_BYTES: &str = "sluice_catchup_read_bytes_total";
+pub const CATCHUP_READ_SECONDS: &str = "sluice_catchup_read_seconds";
+pub const CATCHUP_READS_WAITING: &str = "sluice_catchup_reads_waiting";
 pub const STREAMS_OPEN: &str = "sluice_streams_open";
 pub const STREAMS_OPENED: &str = "sluice_streams_opened_total";
 pub const STREAMS_CLOSED: &str = "sluice_streams_closed_total";
+pub const EVENTS_SENT: &str = "sluice_events_sent_total";
+pub const EVENTS_SENT_BYTES: &str = "sluice_events_sent_bytes_total";
+pub const DELIVERY_SECONDS: &str = "sluice_delivery_seconds";
 pub const RING_BYTES: &str = "sluice_ring_bytes";
+pub const RING_AGE_SECONDS: &str = "sluice_ring_age_seconds";
 pub const CHANNELS: &str = "sluice_channels";
+pub const TAIL_RESTARTS: &str = "sluice_tail_restarts_total";
+pub const HTTP_REQUEST_SECONDS: &str = "sluice_http_request_seconds";
 pub const EVENTS_ACCEPTED: &str = "sluice_events_accepted_total";
+pub const EVENTS_ACCEPTED_BYTES: &str = "sluice_events_accepted_bytes_total";
 pub const EVENTS_LAST_ACCEPTED: &str = "sluice_events_last_accepted_seconds";
 pub const EVENTS_REFUSED: &str = "sluice_events_refused_total";
 pub const POSTS_REFUSED: &str = "sluice_posts_refused_total";
@@ -35,52 +47,176 @@ pub const CATALOG_STREAMS_LEFT_OUT: &str = "sluice_catalog_streams_left_out";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
 pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
 pub const SCHEMA_LOADS: &str = "sluice_schema_loads_total";
+pub const SCHEMA_LAST_LOADED: &str = "sluice_schema_last_loaded_seconds";
+pub const BUILD_INFO: &str = "sluice_build_info";
+pub const START_TIME: &str = "sluice_start_time_seconds";
 
-/// Tells the recorder what each metric means. Once, at the start.
+/// The label `stream` of events that belong to no one stream of the catalogue: read in a set of several, or refused
+/// before it was known which.
+pub const SEVERAL_STREAMS: &str = "(several)";
+pub const NO_STREAM: &str = "-";
+
+/// From what an answer from memory takes to what nobody waits for any more.
+const LATENCIES: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+#[rustfmt::skip]
+pub const ALL: &[Metric] = &[
+    // Readers.
+    gauge(STREAMS_OPEN, &[], "Streams open now"),
+    counter(STREAMS_OPENED, &[], "Streams opened"),
+    counter(STREAMS_CLOSED, &["reason"], "Streams closed, by reason; cut is what ended without a word"),
+    counter(EVENTS_SENT, &["stream"], "Events written to readers; those of readers of several streams together as (several)"),
+    counter(EVENTS_SENT_BYTES, &["stream"], "Bytes written to readers, with all that goes around events"),
+    histogram(DELIVERY_SECONDS, &[], LATENCIES, "From the tail bringing an event to its bytes being in a live reader's socket; a sample of all"),
+    gauge(RING_BYTES, &[], "Bytes of frames held in all rings"),
+    gauge(RING_AGE_SECONDS, &["stream"], "How long the oldest event that memory still has of a stream has been there: readers who were away longer cost a read of the log"),
+    gauge(CHANNELS, &[], "Stream sets that have a ring"),
+    counter(RECORDS_SKIPPED, &[], "Records that are not a JSON object, and so were not sent to readers"),
+    counter(CATCHUP_READS, &[], "Blocks read from the log for readers behind the ring"),
+    counter(CATCHUP_READ_BYTES, &[], "Bytes read from the log for readers behind the ring"),
+    histogram(CATCHUP_READ_SECONDS, &[], LATENCIES, "How long such a read took the log"),
+    gauge(CATCHUP_READS_WAITING, &[], "Such reads that wait for their turn now"),
+    counter(REFUSALS, &["status"], "Streams refused, by status; 200 is a stream that only asks for patience"),
+    gauge(REFUSALS_HELD, &[], "Refusals whose last byte waits now, so that the client does not come back at once; and farewells to full sockets"),
+    // Producers.
+    counter(EVENTS_ACCEPTED, &["stream", "mode"], "Events appended to the log, by stream and mode"),
+    counter(EVENTS_ACCEPTED_BYTES, &["stream"], "Bytes of these events, as they were appended"),
+    gauge(EVENTS_LAST_ACCEPTED, &[], "When an event was last appended, in seconds since 1970"),
+    counter(EVENTS_REFUSED, &["code", "stream", "mode"], "Events not appended, by cause, stream and mode"),
+    counter(POSTS_REFUSED, &["cause"], "Requests refused as a whole, whatever events they had, by cause"),
+    counter(POSTS_DENIED, &["cause"], "Requests to post that were refused because of who sent them, by cause"),
+    counter(EVENTS_OF_THE_FUTURE, &[], "Events whose time was in the future: their record has the time of arrival"),
+    counter(ERROR_EVENTS, &["result"], "Reports of invalid events to the error stream, by result"),
+    histogram(APPEND_SECONDS, &[], LATENCIES, "How long the log took to acknowledge a batch"),
+    // Both.
+    histogram(HTTP_REQUEST_SECONDS, &["route", "status"], LATENCIES, "From a request's head to its answer's, on the public listener, by route and class of status; a stream's is over when it begins"),
+    counter(LIMITED, &["limit", "mode"], "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"),
+    gauge(VERDICT, &["state"], "1 for the state that holds (see /health), 0 for the others"),
+    counter(VERDICT_CHANGES, &["to"], "Changes of the state, by the new one"),
+    // The log.
+    counter(TAIL_RESTARTS, &[], "Times that the reading of the log failed by a fault of sluice and was begun anew"),
+    counter(PRODUCERS_REBUILT, &[], "Kafka producers made anew after a fatal error"),
+    counter(TAIL_MOVED, &[], "Partitions where retention or a new topic of the same name made the tail jump"),
+    // What is configured.
+    counter(CATALOG_REFRESHES, &["result"], "Times that the catalogue's address was asked, by what came of it"),
+    gauge(CATALOG_AGE_SECONDS, &[], "Since the catalogue's address last gave an answer that was taken"),
+    gauge(CATALOG_STREAMS, &[], "Streams and patterns of the catalogue"),
+    gauge(CATALOG_STREAMS_LEFT_OUT, &[], "Entries of the catalogue's address whose settings make no sense"),
+    gauge(SCHEMAS_CACHED, &[], "Compiled schemas held in memory"),
+    counter(SCHEMA_LOADS, &["result"], "Looks for a schema, by result"),
+    gauge(SCHEMA_LAST_LOADED, &[], "When a schema was last looked for and found, in seconds since 1970"),
+    counter(RELOADS, &["result"], "Times that the configuration was read again, by result: swapped, or refused whole"),
+    counter(ADMIN_CHANGES, &["what"], "Changes that operators have made, by what was changed"),
+    // The process.
+    gauge(BUILD_INFO, &["version"], "1, with the version that runs"),
+    gauge(START_TIME, &[], "When the process began, in seconds since 1970"),
+    counter(PANICS, &[], "Faults of sluice itself that ended a request or a task"),
+];
+
+/// One line of the page.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+impl Metric {
+    /// As its name says.
+    pub fn unit(&self) -> Unit {
+        match self.name.strip_suffix("_total").unwrap_or(self.name) {
+            name if name.ends_with("_seconds") => Unit::Seconds,
+            name if name.ends_with("_bytes") => Unit::Bytes,
+            _ => Unit::Count,
+        }
+    }
+
+    /// Tells the recorder what it means. A counter without labels is 0 from the start: one that appears with its first
+    /// count would hide that count from who asks for increases.
+    fn describe(&self) {
+        match self.kind {
+            Kind::Counter => {
+                metrics::describe_counter!(self.name, self.unit(), self.help);
+                if self.labels.is_empty() {
+                    metrics::counter!(self.name).increment(0);
+                }
+            }
+            Kind::Gauge => metrics::describe_gauge!(self.name, self.unit(), self.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(self.name, self.unit(), self.help),
+        }
+    }
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Histogram(buckets), labels, help }
+}
+
+/// Tells the recorder the whole page. Once, at the start.
 pub fn describe() {
-    use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
-    counter!(RECORDS_SKIPPED, Unit::Count, "Records that are not a JSON object, and so were not sent to readers");
-    counter!(CATCHUP_READS, Unit::Count, "Blocks read from the log for readers behind the ring");
-    counter!(CATCHUP_READ_BYTES, Unit::Bytes, "Bytes read from the log for readers behind the ring");
-    gauge!(STREAMS_OPEN, Unit::Count, "Streams open now");
-    counter!(STREAMS_OPENED, Unit::Count, "Streams opened");
-    counter!(STREAMS_CLOSED, Unit::Count, "Streams closed, by reason; cut is what ended without a word");
-    gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
-    gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
-    counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");
-    gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last appended, in seconds since 1970");
-    counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause, stream and mode");
-    counter!(POSTS_REFUSED, Unit::Count, "Requests refused as a whole, whatever events they had, by cause");
-    counter!(
-        EVENTS_OF_THE_FUTURE,
-        Unit::Count,
-        "Events whose time was in the future: their record has the time of arrival"
-    );
-    counter!(ERROR_EVENTS, Unit::Count, "Reports of invalid events to the error stream, by result");
-    counter!(PANICS, Unit::Count, "Faults of sluice itself that ended a request or a task");
-    counter!(POSTS_DENIED, Unit::Count, "Requests to post that were refused because of who sent them, by cause");
-    counter!(REFUSALS, Unit::Count, "Streams refused, by status; 200 is a stream that only asks for patience");
-    gauge!(
-        REFUSALS_HELD,
-        Unit::Count,
-        "Refusals whose last byte waits now, so that the client does not come back at once; and farewells to full sockets"
-    );
-    counter!(
-        LIMITED,
-        Unit::Count,
-        "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
-    );
-    gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
-    counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
-    counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
-    counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
-    histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
-    counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
-    counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");
-    gauge!(CATALOG_AGE_SECONDS, Unit::Seconds, "Since the catalogue's address last gave an answer that was taken");
-    gauge!(CATALOG_STREAMS, Unit::Count, "Streams and patterns of the catalogue");
-    gauge!(CATALOG_STREAMS_LEFT_OUT, Unit::Count, "Entries of the catalogue's address whose settings make no sense");
-    counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
-    gauge!(SCHEMAS_CACHED, Unit::Count, "Compiled schemas held in memory");
-    counter!(SCHEMA_LOADS, Unit::Count, "Looks for a schema, by result");
+    ALL.iter().for_each(Metric::describe);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_begin_with_sluice_and_end_with_their_unit() {
+        let mut seen = HashSet::new();
+        for Metric { name, kind, help, .. } in ALL {
+            assert!(seen.insert(name), "{name} is on the page twice");
+            assert!(name.starts_with("sluice_"), "{name}");
+            assert_eq!(name.ends_with("_total"), matches!(kind, Kind::Counter), "{name} is a {}", kind.as_str());
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}: help is a phrase");
+            if let Kind::Histogram(buckets) = kind {
+                assert!(name.ends_with("_seconds") || name.ends_with("_bytes"), "{name} has no unit");
+                assert!(buckets.is_sorted(), "{name}: buckets grow");
+            }
+        }
+    }
+
+    #[test]
+    fn every_constant_of_this_page_is_in_its_table() {
+        let page = include_str!("metrics.rs");
+        let named = page.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"sluice_"));
+        for (constant, name) in named {
+            let name = format!("sluice_{}", name.trim_end_matches("\";"));
+            assert!(ALL.iter().any(|metric| metric.name == name), "{constant} is missing in ALL");
+        }
+    }
 }

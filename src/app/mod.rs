@@ -2,11 +2,13 @@
 //!
 //! - this page: the start and the stop
 //! - `reload` a new configuration without a restart
+//! - `scrape` the metrics, and the thread that makes their text
 //!
 //! Two runtimes: the engine, where the tail, log reads and appends run; and actix's workers, one thread each, where
 //! requests and readers live. Nothing that must outlive a request is spawned on a worker.
 
 mod reload;
+mod scrape;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -15,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_server::ServerHandle;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -33,7 +34,6 @@ use crate::limits::{DenyError, Descriptors, Limits};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
-use crate::metrics;
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stage, Stop};
@@ -145,8 +145,8 @@ pub async fn start(
         tcp: bind_admin(config.admin.listen.as_deref())?,
         socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
     };
-    let render = install_metrics(engine)?;
-    count_panics();
+    let render = scrape::install()?;
+    scrape::count_panics();
     let shutdown = Shutdown::default();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
@@ -155,7 +155,7 @@ pub async fn start(
     engine.spawn(reloader.clone().on_hangup(hangups));
     let operators = Operators {
         services: services.clone(),
-        render: Arc::new(move || render.render()),
+        render,
         logging,
         reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
@@ -400,30 +400,4 @@ fn bind_socket(path: &Path) -> Result<AdminSocket, StartError> {
         flag: "admin.socket",
         cause,
     })
-}
-
-/// A panic ends its task, and no more; somebody must know of it.
-fn count_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        ::metrics::counter!(metrics::PANICS).increment(1);
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a part of the server failed: this is a fault in sluice; report it with this place");
-    }));
-}
-
-/// The recorder is installed once; a second one in the same process is a fault at the start, never later.
-fn install_metrics(engine: &Handle) -> Result<PrometheusHandle, StartError> {
-    const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    ::metrics::set_global_recorder(recorder).map_err(|e| StartError::Metrics(e.to_string()))?;
-    metrics::describe();
-    let upkeep = handle.clone();
-    engine.spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            upkeep.run_upkeep();
-        }
-    });
-    Ok(handle)
 }

@@ -77,7 +77,7 @@ use crate::limits::{Descriptors, Limits};
 use crate::schema::Schemas;
 
 pub use self::admin::{
-    AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, Served, is_token,
+    AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, RenderError, Served, is_token,
     serve as serve_admin,
 };
 pub use self::options::{Half, Options};

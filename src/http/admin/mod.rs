@@ -8,7 +8,7 @@
 //! - `ask` what a request says, read within limits; `note` what is remembered of a change
 //! - `clients` who reads, and their end; `traffic` who did what in the last minutes; `table` both for people's eyes
 //! - `deny`, `limits`, `levels`, `reload` what can be changed while the server runs
-//! - `debug` where time and memory go
+//! - `debug` where time and memory go; `metrics` what Prometheus gets
 //!
 //! Knows nothing of who reads the answers: `cli` has commands for all of it, and asks as everybody does.
 
@@ -19,6 +19,7 @@ mod debug;
 mod deny;
 mod levels;
 mod limits;
+mod metrics;
 mod note;
 mod refusal;
 mod reload;
@@ -28,12 +29,11 @@ mod traffic;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
 use actix_web::middleware::{DefaultHeaders, from_fn};
-use actix_web::{App, HttpResponse, HttpServer, Resource, web};
+use actix_web::{App, HttpServer, Resource, web};
 
 use self::access::{Gate, Peer};
 use self::debug::Profiler;
@@ -43,11 +43,9 @@ use crate::shutdown::Stop;
 
 pub use self::access::is_token;
 pub use self::levels::Logging;
+pub use self::metrics::{Render, RenderError};
 pub use self::reload::{CatalogBecame, Reload, Reloaded};
 pub use self::socket::AdminSocket;
-
-/// Renders the metrics.
-pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the operators' routes call.
 pub struct Operators {
@@ -114,7 +112,7 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
 
 /// Every route of the operators' listener. The first four are everybody's.
 fn routes(app: &mut web::ServiceConfig) {
-    app.service(fixed("/metrics").route(get_or_head().to(metrics)))
+    app.service(fixed("/metrics").route(get_or_head().to(metrics::get)))
         .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
         .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
         .service(fixed("/health").route(get_or_head().to(health::get)))
@@ -143,8 +141,4 @@ fn routes(app: &mut web::ServiceConfig) {
 
 fn at(path: &str, allowed: &'static str) -> Resource {
     web::resource(path).default_service(only(allowed))
-}
-
-async fn metrics(render: web::Data<Render>) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(render())
 }

@@ -45,6 +45,8 @@ pub(super) enum Refusal {
     #[error("the configuration is refused whole, and nothing has changed: mend what `errors` names, and ask again")]
     Reload(Vec<String>),
     #[error("{0}")]
+    Busy(String),
+    #[error("{0}")]
     Internal(String),
 }
 
@@ -66,6 +68,7 @@ impl Refusal {
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "Not Now"),
             Self::Faults(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Not Accepted"),
             Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", "Configuration Refused"),
+            Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too Many At Once"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal Error"),
         }
     }

@@ -1,0 +1,208 @@
+//! The metrics: the recorder behind every count, and the text that scrapers get.
+//!
+//! The text is made on a thread of its own, and not more often than [`RENDER_EVERY`]: however many ask, and however fast,
+//! they share one text, and nothing that serves readers or producers waits for them. The thread also empties the
+//! histograms, whether anybody asks or not. What fails there by a fault of ours is counted and answered 500, and the next
+//! one who asks is served.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::sync::oneshot;
+
+use super::StartError;
+use crate::http::{Render, RenderError};
+use crate::metrics::{self as names, Kind};
+use crate::model::Timestamp;
+
+/// A text that is younger is given again. Nobody scrapes this often to see more.
+const RENDER_EVERY: Duration = Duration::from_millis(250);
+/// How long samples of histograms are gathered at most, before they are put into their buckets.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// Who waits for a text at once. The others are told so.
+const ASKING_MAX: usize = 64;
+
+/// Who waits for a text. Dropped without one where the rendering fails.
+type Asking = oneshot::Sender<Bytes>;
+
+/// The recorder is installed once; a second one in the same process is a fault at the start, never later.
+pub(super) fn install() -> Result<Render, StartError> {
+    let refused = |error: &dyn std::fmt::Display| StartError::Metrics(error.to_string());
+    let mut builder = PrometheusBuilder::new();
+    for metric in names::ALL {
+        if let Kind::Histogram(buckets) = metric.kind {
+            let matcher = Matcher::Full(metric.name.to_owned());
+            builder = builder.set_buckets_for_metric(matcher, buckets).map_err(|e| refused(&e))?;
+        }
+    }
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder).map_err(|e| refused(&e))?;
+    names::describe();
+    ::metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    ::metrics::gauge!(names::START_TIME).set(Timestamp::now().0 as f64 / 1_000.0);
+    Ok(start(handle)?)
+}
+
+/// A panic ends its request or its task, and no more; somebody must know of it.
+pub(super) fn count_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        ::metrics::counter!(names::PANICS).increment(1);
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a part of the server failed: this is a fault in sluice; report it with this place");
+    }));
+}
+
+/// What makes the text.
+trait Renderer: Send + 'static {
+    fn render(&mut self) -> String;
+    fn upkeep(&mut self);
+}
+
+impl Renderer for PrometheusHandle {
+    fn render(&mut self) -> String {
+        PrometheusHandle::render(self)
+    }
+
+    fn upkeep(&mut self) {
+        self.run_upkeep();
+    }
+}
+
+/// The thread ends when nobody is left who could ask.
+fn start(renderer: impl Renderer) -> io::Result<Render> {
+    let (ask, asked) = sync_channel(ASKING_MAX);
+    std::thread::Builder::new().name("metrics".to_owned()).spawn(move || run(&asked, renderer))?;
+    Ok(Arc::new(move || text(ask.clone()).boxed()))
+}
+
+async fn text(ask: SyncSender<Asking>) -> Result<Bytes, RenderError> {
+    let (tell, told) = oneshot::channel();
+    match ask.try_send(tell) {
+        Ok(()) => told.await.map_err(|_| RenderError::Failed),
+        Err(TrySendError::Full(_)) => Err(RenderError::TooMany(ASKING_MAX)),
+        Err(TrySendError::Disconnected(_)) => Err(RenderError::Failed),
+    }
+}
+
+fn run(asked: &Receiver<Asking>, mut renderer: impl Renderer) {
+    let mut last: Option<(Instant, Bytes)> = None;
+    loop {
+        let asking = match asked.recv_timeout(UPKEEP_EVERY) {
+            Ok(asking) => asking,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                // What panics is told by the hook.
+                let _ = catch_unwind(AssertUnwindSafe(|| renderer.upkeep()));
+                continue;
+            }
+        };
+        last = last.filter(|(at, _)| at.elapsed() < RENDER_EVERY);
+        if last.is_none() {
+            let rendered = catch_unwind(AssertUnwindSafe(|| renderer.render()));
+            last = rendered.ok().map(|text| (Instant::now(), text.into()));
+        }
+        if let Some((_, text)) = &last {
+            // To one who has left: nobody misses it.
+            let _ = asking.send(text.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Says how often it was asked; every so many-th time it fails.
+    struct Odd {
+        rendered: Arc<AtomicUsize>,
+        fails_every: usize,
+        gate: Option<Receiver<()>>,
+    }
+
+    impl Renderer for Odd {
+        fn render(&mut self) -> String {
+            let count = self.rendered.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(gate) = &self.gate {
+                let _ = gate.recv();
+            }
+            assert!(!count.is_multiple_of(self.fails_every), "injected");
+            count.to_string()
+        }
+
+        fn upkeep(&mut self) {}
+    }
+
+    fn odd(fails_every: usize, gate: Option<Receiver<()>>) -> (Render, Arc<AtomicUsize>) {
+        let rendered = Arc::<AtomicUsize>::default();
+        let render = start(Odd { rendered: rendered.clone(), fails_every, gate }).expect("a thread");
+        (render, rendered)
+    }
+
+    #[tokio::test]
+    async fn a_thousand_scrapes_at_once_share_few_texts() {
+        let (render, rendered) = odd(usize::MAX, None);
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            assert!(render().await.is_ok());
+        }
+        let most = began.elapsed().div_duration_f64(RENDER_EVERY) + 1.0;
+        assert!(rendered.load(Ordering::Relaxed) as f64 <= most.ceil(), "one at most in {RENDER_EVERY:?}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_rendering_is_that_scrapes_failure_and_the_next_thousand_are_served() {
+        let (render, rendered) = odd(1, None);
+        assert_eq!(render().await, Err(RenderError::Failed));
+        assert_eq!(
+            render().await,
+            Err(RenderError::Failed),
+            "a failure is not kept: the next one who asks has it tried anew"
+        );
+        assert_eq!(rendered.load(Ordering::Relaxed), 2);
+
+        let (render, _) = odd(2, None);
+        assert_eq!(render().await, Ok("1".into()));
+        let mut failed = 0;
+        let mut served = 0;
+        while served < 1_000 {
+            match render().await {
+                Ok(_) => served += 1,
+                Err(error) => {
+                    assert_eq!(error, RenderError::Failed);
+                    failed += 1;
+                }
+            }
+            assert!(failed < 100, "the thread goes on");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_many_scrapes_at_once_are_told_so() {
+        let (open, gate) = sync_channel(0);
+        let (render, rendered) = odd(usize::MAX, Some(gate));
+        let first = tokio::spawn(render());
+        while rendered.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting: Vec<_> = (0..ASKING_MAX).map(|_| render()).collect();
+        for wait in &mut waiting {
+            assert!(wait.now_or_never().is_none(), "it waits");
+        }
+        assert_eq!(render().await, Err(RenderError::TooMany(ASKING_MAX)));
+        drop(open);
+        assert_eq!(first.await.expect("an answer"), Ok("1".into()));
+        for wait in waiting {
+            assert!(wait.await.is_ok(), "who waited is served");
+        }
+    }
+}
