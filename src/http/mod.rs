@@ -9,7 +9,7 @@
 //!   `configs` their streams' settings
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
-//! - `panics` what becomes of a request whose handler fails
+//! - `watched` how long requests take; `panics` what becomes of one whose handler fails
 //! - `error` the one status table; `admin` the operators' listener; `options` the section
 //!
 //! Knows no engine, no ring, no offsets: it passes `From` and ids through.
@@ -42,6 +42,7 @@ mod sentence;
 mod soft;
 mod sse;
 mod stream;
+mod watched;
 mod wishes;
 
 #[cfg(test)]
@@ -133,6 +134,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             .app_data(web::Data::new(room.clone()))
             .app_data(web::Data::new(specification.clone()))
             .wrap(from_fn(move |request, next| door::enter(door.clone(), request, next)))
+            .wrap(from_fn(watched::watched))
             // Outermost: refusals at the door have them, too.
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));

@@ -5,8 +5,11 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::dev::ServiceResponse;
+use actix_web::error::InternalError;
+use actix_web::{Error, HttpRequest, HttpResponse};
 use futures_util::FutureExt;
+use serde_json::json;
 
 use super::error::Refusal;
 
@@ -15,6 +18,19 @@ pub(super) async fn caught(request: &HttpRequest, answer: impl Future<Output = H
     // What a handler shares with others is behind locks that do not poison, or is not changed.
     let answered = AssertUnwindSafe(answer).catch_unwind().await;
     answered.unwrap_or_else(|_| Refusal::Internal("see the server's log".into()).answer(request))
+}
+
+/// The same around everything, where the request is no longer at hand.
+pub(super) async fn fenced<B>(
+    answer: impl Future<Output = Result<ServiceResponse<B>, Error>>,
+) -> Result<ServiceResponse<B>, Error> {
+    let answered = AssertUnwindSafe(answer).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        let body = json!({ "status": 500, "title": "Internal Error", "detail": "see the server's log" });
+        let mut answer = HttpResponse::InternalServerError();
+        let answer = answer.content_type("application/problem+json").body(body.to_string());
+        Err(InternalError::from_response("a handler has failed", answer).into())
+    })
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ impl Reader {
         self.phase = Phase::Events;
         let bytes = self.manners.wire.first_event(&first[0], self.subscription.retry_ms());
         self.rest = Some(Rest::first(bytes));
-        self.subscription.accept(first);
+        self.accept(first);
         Ok(())
     }
 
@@ -248,10 +248,16 @@ impl Reader {
         }
         // The first one that did not go out whole: begun, or refused by a full socket, which is then waited for.
         let begun = taken < found.len();
-        self.subscription.accept(&found[..taken + usize::from(begun)]);
+        self.accept(&found[..taken + usize::from(begun)]);
         if begun {
             self.rest = Some(Rest::event(found.swap_remove(taken), left));
         }
+    }
+
+    /// They are the reader's: written, or begun.
+    fn accept(&mut self, deliveries: &[Delivery]) {
+        self.turn.accepted(deliveries);
+        self.subscription.accept(deliveries);
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
@@ -317,7 +323,7 @@ impl Reader {
 
     fn sent(&mut self, bytes: usize) {
         if bytes > 0 {
-            self.turn.sent();
+            self.turn.sent(bytes);
             let bytes = usize::from(self.uncounted_bytes) + bytes;
             match u16::try_from(bytes).ok().filter(|bytes| *bytes < COUNTED_EVERY) {
                 Some(few) => self.uncounted_bytes = few,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -172,7 +173,9 @@ impl CatchUp {
     ) -> Result<(Offset, Loading), ReadError> {
         let (this, client, partition) = (self.clone(), client.clone(), partition.clone());
         let begun = self.engine.spawn(async move {
+            let waits = Waits::begin();
             let turn = this.turns.take(&client).await;
+            drop(waits);
             this.load(&partition, from, turn)
         });
         // Who leaves gives its place in the line up.
@@ -209,7 +212,10 @@ impl CatchUp {
     }
 
     async fn read(&self, key: (Partition, Offset), from: Offset, end: Offset) -> Result<Arc<Block>, ReadError> {
-        let read = self.read_log(&key, from, end).await;
+        // A read that panics leaves its place too: else whoever wants these records would wait for it for ever.
+        let read = AssertUnwindSafe(self.read_log(&key, from, end)).catch_unwind().await;
+        let read =
+            read.unwrap_or_else(|_| Err(ReadError::Unavailable("the read has failed: see the server's log".into())));
         let mut blocks = self.blocks.lock();
         blocks.remove(&key);
         let block = Arc::new(read?);
@@ -226,6 +232,7 @@ impl CatchUp {
         end: Offset,
     ) -> Result<Block, ReadError> {
         let mut start = *start;
+        let began = Instant::now();
         let mut read = self.log.read(partition, start..end, BLOCK_BYTES).await;
         // The block begins before what is kept, but the reader's place does not.
         if let Err(ReadError::Gone { first }) = read
@@ -236,6 +243,7 @@ impl CatchUp {
         }
         let read = read?;
         let bytes = read.records.iter().map(|record| record.bytes()).sum();
+        metrics::histogram!(names::CATCHUP_READ_SECONDS).record(began.elapsed());
         metrics::counter!(names::CATCHUP_READS).increment(1);
         metrics::counter!(names::CATCHUP_READ_BYTES).increment(bytes as u64);
         let entries = read.records.iter().map(|record| Entry {
@@ -244,6 +252,23 @@ impl CatchUp {
             body: Body::encode(record),
         });
         Ok(Block { start, next: read.next, entries: entries.collect(), bytes })
+    }
+}
+
+/// One who waits for a turn, counted until then, or until it is given up.
+struct Waits(metrics::Gauge);
+
+impl Waits {
+    fn begin() -> Self {
+        let waiting = metrics::gauge!(names::CATCHUP_READS_WAITING);
+        waiting.increment(1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.decrement(1);
     }
 }
 

@@ -40,6 +40,7 @@ impl Channel {
         if ring.open(opened) {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+        self.end.store(ring.end(), Ordering::Release);
         before - ring.bytes()
     }
 

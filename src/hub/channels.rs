@@ -10,7 +10,7 @@ use super::following::Following;
 use super::frame::Body;
 use crate::log::{Opened, TailBatch};
 use crate::metrics as names;
-use crate::model::{Offset, Partition, Record, StreamSet, Timestamp, Topic};
+use crate::model::{Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
 
 /// Stream sets that are read at once, beside the catalogue's own streams.
 const CHANNELS_MAX: usize = 1024;
@@ -194,16 +194,34 @@ impl Channels {
         }
         gone.iter().for_each(|set| self.drop_channel(set));
         metrics::gauge!(names::CHANNELS).set(self.by_set.len() as f64);
+        self.tell_ages();
+    }
+
+    /// Of the catalogue's streams: other sets come and go with those who ask for them.
+    fn tell_ages(&self) {
+        for (set, kept) in self.by_set.iter().filter(|(_, kept)| kept.always) {
+            if let [stream] = set.streams() {
+                let age = kept.channel.with_ring(|ring| ring.age());
+                tell_age(stream, age);
+            }
+        }
     }
 
     fn drop_channel(&mut self, set: &StreamSet) {
         let Some(kept) = self.by_set.remove(set) else { return };
+        if let ([stream], true) = (set.streams(), kept.always) {
+            tell_age(stream, Duration::ZERO);
+        }
         self.bytes = self.bytes.saturating_sub(kept.channel.with_ring(|ring| ring.bytes()));
         for channels in self.by_topic.values_mut() {
             channels.retain(|channel| !Arc::ptr_eq(channel, &kept.channel));
         }
         self.by_topic.retain(|_, channels| !channels.is_empty());
     }
+}
+
+fn tell_age(stream: &StreamName, age: Duration) {
+    metrics::gauge!(names::RING_AGE_SECONDS, "stream" => stream.as_str().to_owned()).set(age.as_secs_f64());
 }
 
 impl Tip {

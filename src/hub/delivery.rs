@@ -1,6 +1,7 @@
 //! What a reader is given to write: frames of the ring, or a record's body behind an id line of the reader's own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::frame::{Body, Frame, Head};
 use super::ring::Seq;
@@ -47,6 +48,14 @@ impl Delivery {
     pub fn joined(&self) -> Option<&[u8]> {
         match self {
             Self::Shared { frame, .. } => frame.joined.as_deref(),
+            Self::Own(_) => None,
+        }
+    }
+
+    /// Since the tail brought it. None of what comes from the log again.
+    pub fn age(&self) -> Option<Duration> {
+        match self {
+            Self::Shared { frame, .. } => Some(frame.arrived.elapsed()),
             Self::Own(_) => None,
         }
     }

@@ -18,6 +18,7 @@
 
 use bytes::{Bytes, BytesMut};
 use std::io::Write;
+use std::time::Instant;
 
 use super::ring::Point;
 use crate::model::json::{self, Member};
@@ -141,6 +142,8 @@ pub struct Frame {
     pub(super) time: Timestamp,
     /// The channel's place after this frame, by slot: what `id` says.
     pub(super) places: Box<[Point]>,
+    /// When the tail brought it.
+    pub(super) arrived: Instant,
 }
 
 impl Frame {
@@ -150,19 +153,20 @@ impl Frame {
         (slot, offset, time): (usize, Offset, Timestamp),
         places: Box<[Point]>,
     ) -> Self {
+        let arrived = Instant::now();
         if body.bytes.len() > JOINED_BYTES_MAX {
-            return Self { head, body, joined: None, slot, offset, time, places };
+            return Self { head, body, joined: None, slot, offset, time, places, arrived };
         }
         let joined = Bytes::from([head.chunked(), body.chunked()].concat());
         let body_from = head.bytes.len();
         let head = Head { bytes: joined.slice(..body_from), raw_from: head.raw_from };
         let body = Body { bytes: joined.slice(body_from..), canary: body.canary };
-        Self { head, body, joined: Some(joined), slot, offset, time, places }
+        Self { head, body, joined: Some(joined), slot, offset, time, places, arrived }
     }
 
     /// What the frame weighs in the ring. The body counts in every channel, which errs on the safe side.
     pub(super) fn bytes(&self) -> usize {
-        const OVERHEAD: usize = 160;
+        const OVERHEAD: usize = 176;
         OVERHEAD + self.head.bytes.len() + self.body.bytes.len() + size_of_val(&*self.places)
     }
 }

@@ -1,6 +1,6 @@
 //! The model test: two servers over one log, random producers, evictions, slow readers, retention, offset gaps,
-//! partitions added, canaries that some are shown and others not, places that are told without an event, and readers that
-//! hop between the servers. Nothing is lost, nothing comes twice.
+//! partitions added, tails that fail and are made anew, canaries that some are shown and others not, places that are told
+//! without an event, and readers that hop between the servers. Nothing is lost, nothing comes twice.
 //!
 //! `SLUICE_MODEL_SEEDS=N` runs more seeds, `SLUICE_MODEL_SEED=S` that one alone. A failure prints its seed.
 
@@ -116,6 +116,7 @@ impl World {
                 54..60 => self.hop().await,
                 60..62 => self.retain(),
                 62..63 => self.add_partition(),
+                63..64 => self.fail_a_tail().await,
                 _ => self.read().await,
             }
         }
@@ -252,6 +253,28 @@ impl World {
         if count < 5 {
             let topic = &self.topics[count % 2];
             self.log.add_partition(&Partition::new(topic, i32::try_from(count).expect("small") / 2));
+        }
+    }
+
+    /// A server's tail fails with what it was bringing, which is lost. The one that is made instead begins at the log's end.
+    async fn fail_a_tail(&mut self) {
+        let server = self.random.usize(0..self.servers.len());
+        self.log.fail_a_tail();
+        let batch = match self.servers[server].fed.iter().next() {
+            Some((partition, from)) => self.log.records(partition, *from..self.log.bounds(partition).1),
+            None => vec![],
+        };
+        let batch = TailBatch { opened: vec![], records: batch, caught_up: true };
+        self.servers[server].feed.send(batch).await.expect("the tail listens");
+        self.servers[server].feed.closed().await;
+        assert!(!self.servers[server].hub.caught_up(), "nobody is told that this server has everything");
+        // Of paused time.
+        tokio::time::sleep(super::tail::REBUILD_AFTER * 2).await;
+        self.servers[server].feed = self.log.last_tail().expect("a tail made anew");
+        let opened: Vec<Partition> = self.servers[server].fed.keys().cloned().collect();
+        for partition in opened {
+            let (_, end) = self.log.bounds(&partition);
+            self.open(server, &partition, end).await;
         }
     }
 

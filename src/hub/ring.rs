@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::delivery::Delivery;
 use super::frame::{Body, Frame, Head};
@@ -84,6 +85,11 @@ impl Ring {
         self.bytes
     }
 
+    /// How long its oldest frame has been there.
+    pub(super) fn age(&self) -> Duration {
+        self.frames.front().map_or(Duration::ZERO, |oldest| oldest.arrived.elapsed())
+    }
+
     /// The number that the next frame will get.
     pub(super) fn end(&self) -> Seq {
         self.first + self.frames.len() as u64
@@ -106,15 +112,20 @@ impl Ring {
         point.next < stood_at
     }
 
-    /// The tail jumped: what the ring holds of the partition does not join what will come. The frames go, so that every
-    /// reader asks the log.
+    /// The tail jumped: what the ring holds of the partition does not join what will come. The frames go, and one number is
+    /// left out, so that every reader asks the log: also one who has had all of them, and would take the end for its place.
     fn reopen(&mut self, slot: usize, point: Point) {
         while self.evict().is_some() {}
+        self.first += 1;
         for slot in &mut self.slots {
             slot.floor = slot.tip;
         }
         let Slot { opened, floor, tip, .. } = &mut self.slots[slot];
-        (*opened, *floor, *tip) = (point, point, point);
+        // Who has had nothing of it yet wants all of it, also what was jumped over; unless that is another log's now.
+        if point.next < tip.next {
+            *opened = point;
+        }
+        (*floor, *tip) = (point, point);
     }
 
     /// Takes a record in: a frame, or, without a body, only a move of the tip. Records that the ring has passed already
@@ -124,17 +135,24 @@ impl Ring {
         if record.offset < self.slots[slot].tip.next {
             return;
         }
-        self.slots[slot].tip = Point { next: record.offset.after(), before: Some(record.time) };
-        let Some(body) = body else { return };
-        let body = body.in_format(self.format);
-        let head = Head::new(self.format, || self.tip(), &body);
-        let places = self.slots.iter().map(|slot| slot.tip).collect();
-        let frame = Frame::new(head, body, (slot, record.offset, record.time), places);
+        let tip = Point { next: record.offset.after(), before: Some(record.time) };
+        let frame = body.map(|body| self.frame(slot, tip, record, body.in_format(self.format)));
+        // Together, and nothing can fail in between: a tip without its frame would be an event lost.
+        self.slots[slot].tip = tip;
+        let Some(frame) = frame else { return };
         self.bytes += frame.bytes();
         self.frames.push_back(Arc::new(frame));
         if self.frames.len() > FRAMES_MAX {
             self.evict();
         }
+    }
+
+    /// The record's frame, for when the tip has moved here.
+    fn frame(&self, slot: usize, tip: Point, record: &Record, body: Body) -> Frame {
+        let tips = self.slots.iter().enumerate().map(|(at, other)| if at == slot { tip } else { other.tip });
+        let places: Box<[Point]> = tips.collect();
+        let head = Head::new(self.format, || self.bookmark_at(places.iter().copied()), &body);
+        Frame::new(head, body, (slot, record.offset, record.time), places)
     }
 
     /// Drops the oldest frame and moves the floor up; says how many bytes that gave back.

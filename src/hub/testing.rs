@@ -24,6 +24,8 @@ pub(crate) struct MemLog {
     tails: Mutex<Vec<mpsc::Sender<TailBatch>>>,
     pub(crate) reads: AtomicUsize,
     pub(crate) away: AtomicBool,
+    /// So many batches that are brought next make their tail fail, and are lost with it.
+    tails_that_fail: Arc<AtomicUsize>,
 }
 
 #[derive(Default, Clone)]
@@ -80,6 +82,11 @@ impl MemLog {
         self.tails.lock().last().cloned()
     }
 
+    /// The next batch that a tail brings is lost, together with that tail.
+    pub(crate) fn fail_a_tail(&self) {
+        self.tails_that_fail.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn answer(&self) -> Result<(), ReadError> {
         match self.away.load(Ordering::Relaxed) {
             true => Err(ReadError::Unavailable("away".into())),
@@ -132,7 +139,7 @@ impl Log for MemLog {
     async fn tail(&self, _: Vec<Topic>, _: u64) -> Box<dyn Tail> {
         let (feed, fed) = mpsc::channel(1024);
         self.tails.lock().push(feed);
-        Box::new(FedTail(fed))
+        Box::new(FedTail { fed, fails: self.tails_that_fail.clone() })
     }
 
     async fn check(&self) -> Result<(), ReadError> {
@@ -146,13 +153,23 @@ impl Log for MemLog {
     }
 }
 
-struct FedTail(mpsc::Receiver<TailBatch>);
+struct FedTail {
+    fed: mpsc::Receiver<TailBatch>,
+    fails: Arc<AtomicUsize>,
+}
 
 #[async_trait]
 impl Tail for FedTail {
     async fn next(&mut self) -> TailBatch {
-        match self.0.recv().await {
-            Some(batch) => batch,
+        match self.fed.recv().await {
+            Some(batch) => {
+                let fails = self.fails.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                if fails.is_ok() {
+                    // As a panic, but silent.
+                    std::panic::resume_unwind(Box::new("injected"));
+                }
+                batch
+            }
             None => std::future::pending().await,
         }
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use metrics::{Counter, Histogram};
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -19,12 +20,17 @@ use super::delivery::Delivery;
 use super::registry::{End, Reader};
 use super::ring::Seq;
 use crate::limits::Limits;
+use crate::metrics as names;
+use crate::model::StreamSet;
 use crate::shutdown::{Stage, Stop};
 
 /// How exactly heartbeats are kept. One timer per worker, not one per reader.
 const TICK: Duration = Duration::from_secs(1);
 /// When streams end, a worker ends some of its readers this often, until all have ended after the spread.
 const END_TICK: Duration = Duration::from_millis(50);
+
+/// Of so many writes to live readers one has its delay measured.
+const MEASURED_EVERY: u32 = 16;
 
 /// What the tail rings when channels have moved. Rings that come while the worker is busy are one.
 #[derive(Debug, Default)]
@@ -57,6 +63,9 @@ pub struct Worker {
     now: Cell<u32>,
     /// What a poll finds: one list for all readers of the worker, as only one of them runs at a time.
     found: RefCell<Vec<Delivery>>,
+    /// Writes to live readers.
+    live_writes: Cell<u32>,
+    delays: Histogram,
 }
 
 /// One channel's readers on this worker.
@@ -67,6 +76,15 @@ struct Local {
     seen: Cell<Seq>,
     epoch: Cell<u32>,
     readers: RefCell<Slab<Waiting>>,
+    sent: Sent,
+}
+
+/// What a channel's readers on this worker were sent. Added up here, where nobody else counts, and told at every tick.
+struct Sent {
+    events: Cell<u64>,
+    bytes: Cell<u64>,
+    events_told: Counter,
+    bytes_told: Counter,
 }
 
 /// One reader's part of the round.
@@ -79,6 +97,8 @@ struct Waiting {
     /// The tick at which something was last sent to it, or at which its socket was found full.
     sent: u32,
     due: Due,
+    /// It had everything, and was woken because its channel has moved.
+    is_fresh: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,6 +142,8 @@ impl Worker {
             channels: RefCell::default(),
             now: Cell::new(0),
             found: RefCell::default(),
+            live_writes: Cell::new(0),
+            delays: metrics::histogram!(names::DELIVERY_SECONDS),
         })
     }
 
@@ -147,7 +169,9 @@ impl Worker {
         let local = channels.entry(key).or_insert_with(|| {
             let seen = Cell::new(channel.end());
             let epoch = Cell::new(channel.epoch());
-            Rc::new(Local { worker: self.clone(), channel: channel.clone(), seen, epoch, readers: RefCell::default() })
+            let sent = Sent::of(&channel.set);
+            let (worker, channel, readers) = (self.clone(), channel.clone(), RefCell::default());
+            Rc::new(Local { worker, channel, seen, epoch, readers, sent })
         });
         // After the epoch was noted: whoever closes the channel now is seen by the one or the other.
         let due = match reader.is_to_end() {
@@ -155,10 +179,26 @@ impl Worker {
             false if channel.is_closed() => Due::End(End::Changed),
             false => Due::Nothing,
         };
-        let waiting =
-            Waiting { reader, waker: Waker::noop().clone(), wants: Wants::Nothing, sent: self.now.get(), due };
+        let waiting = Waiting {
+            reader,
+            waker: Waker::noop().clone(),
+            wants: Wants::Nothing,
+            sent: self.now.get(),
+            due,
+            is_fresh: false,
+        };
         let key = local.readers.borrow_mut().insert(waiting);
         Turn { local: local.clone(), key }
+    }
+
+    fn measure(&self, deliveries: &[Delivery]) {
+        let writes = self.live_writes.get();
+        self.live_writes.set(writes.wrapping_add(1));
+        if writes.is_multiple_of(MEASURED_EVERY)
+            && let Some(age) = deliveries.first().and_then(Delivery::age)
+        {
+            self.delays.record(age);
+        }
     }
 
     fn wake_moved(&self) {
@@ -178,6 +218,7 @@ impl Worker {
             }
             for (_, reader) in &mut *local.readers.borrow_mut() {
                 if reader.wants == Wants::Frames {
+                    reader.is_fresh = true;
                     reader.wake();
                 }
             }
@@ -191,6 +232,7 @@ impl Worker {
         // More ticks than that: the first may have been a part of one.
         let slow_ticks = u32::try_from(slow_after.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX);
         for local in self.channels.borrow().values() {
+            local.sent.tell();
             for (_, reader) in &mut *local.readers.borrow_mut() {
                 let since = now.wrapping_sub(reader.sent);
                 match (reader.wants, reader.due) {
@@ -254,6 +296,32 @@ impl Local {
     }
 }
 
+impl Sent {
+    fn of(set: &StreamSet) -> Self {
+        let stream = match set.streams() {
+            [stream] => stream.as_str().to_owned(),
+            _ => names::SEVERAL_STREAMS.to_owned(),
+        };
+        Self {
+            events: Cell::new(0),
+            bytes: Cell::new(0),
+            events_told: metrics::counter!(names::EVENTS_SENT, "stream" => stream.clone()),
+            bytes_told: metrics::counter!(names::EVENTS_SENT_BYTES, "stream" => stream),
+        }
+    }
+
+    fn tell(&self) {
+        self.events_told.increment(self.events.take());
+        self.bytes_told.increment(self.bytes.take());
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 impl Waiting {
     fn is_ending(&self) -> bool {
         matches!(self.due, Due::End(_))
@@ -303,13 +371,25 @@ impl Turn {
     }
 
     /// Notes that the reader was sent something, so that its next heartbeat counts from now.
-    pub fn sent(&self) {
+    pub fn sent(&self, bytes: usize) {
+        let sent = &self.local.sent.bytes;
+        sent.set(sent.get() + bytes as u64);
         self.with(|reader, now| {
             reader.sent = now;
             if !reader.is_ending() {
                 reader.due = Due::Nothing;
             }
         });
+    }
+
+    /// Counts these events as the reader's. They have just been written; of some that came live, that says how long it took.
+    pub fn accepted(&self, deliveries: &[Delivery]) {
+        let sent = &self.local.sent.events;
+        sent.set(sent.get() + deliveries.len() as u64);
+        // What a reader gets that was not at the tip is late by what it missed itself.
+        if self.with(|reader, _| std::mem::take(&mut reader.is_fresh)) {
+            self.local.worker.measure(deliveries);
+        }
     }
 
     /// Wakes the reader when its channel moves (if it waits for frames) or something else is due.

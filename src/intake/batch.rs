@@ -5,11 +5,9 @@ use bytes::Bytes;
 use super::judge::Judged;
 use super::{Code, Kind, Mode, Outcome, Refusal, Stopped};
 use crate::log::{AppendError, Appended};
-use crate::metrics as names;
+use crate::metrics::{self as names, NO_STREAM};
 use crate::model::{NewRecord, Timestamp};
 
-/// The label of events whose stream is not in the catalogue, or was not asked for.
-const NO_STREAM: &str = "-";
 /// Violations that one answer tells in full. Past it an event's first one stands for all of its.
 const VIOLATIONS_TOLD_MAX: usize = 2_000;
 
@@ -29,6 +27,8 @@ pub(super) struct Batch<'a> {
 struct Waiting<'a> {
     index: usize,
     event: Bytes,
+    /// Of its record.
+    bytes: u64,
     stream: &'a str,
 }
 
@@ -37,6 +37,8 @@ struct Counted<'a> {
     stream: &'a str,
     code: Option<Code>,
     events: u64,
+    /// Of accepted ones.
+    bytes: u64,
 }
 
 impl<'a> Batch<'a> {
@@ -51,7 +53,8 @@ impl<'a> Batch<'a> {
                 // A hasty event comes back to nobody, and there may be many in flight.
                 let kept = record.value.clone().filter(|_| self.mode != Mode::Hasty);
                 let event = kept.unwrap_or_default();
-                self.waiting.push((Waiting { index, event, stream }, record));
+                let bytes = record.value.as_ref().map_or(0, Bytes::len) as u64;
+                self.waiting.push((Waiting { index, event, bytes, stream }, record));
             }
             Err(Stopped::Refused { stream, refusal }) => self.refuse(stream.unwrap_or(NO_STREAM), refusal),
             Err(Stopped::Waits { .. }) => {}
@@ -69,10 +72,12 @@ impl<'a> Batch<'a> {
 
     /// What the log said of each record.
     pub(super) fn answer(&mut self, answers: Vec<Result<Appended, AppendError>>) {
-        for (Waiting { index, event, stream }, answer) in std::mem::take(&mut self.appended).into_iter().zip(answers) {
+        for (Waiting { index, event, bytes, stream }, answer) in
+            std::mem::take(&mut self.appended).into_iter().zip(answers)
+        {
             let (code, message) = match answer {
                 Ok(_) => {
-                    self.accept(stream, index);
+                    self.accept(stream, index, bytes);
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
@@ -93,8 +98,8 @@ impl<'a> Batch<'a> {
 
     /// What was judged well counts as accepted, although nothing was appended.
     pub(super) fn end_dry_run(&mut self) {
-        for (Waiting { index, stream, .. }, _) in std::mem::take(&mut self.waiting) {
-            self.accept(stream, index);
+        for (Waiting { index, stream, bytes, .. }, _) in std::mem::take(&mut self.waiting) {
+            self.accept(stream, index, bytes);
         }
     }
 
@@ -114,11 +119,12 @@ impl<'a> Batch<'a> {
             Mode::Hasty => "hasty",
             Mode::DryRun => return outcomes,
         };
-        for Counted { stream, code, events } in self.counted {
+        for Counted { stream, code, events, bytes } in self.counted {
             let stream = stream.to_owned();
             match code {
                 None => {
                     metrics::gauge!(names::EVENTS_LAST_ACCEPTED).set(Timestamp::now().0 as f64 / 1000.0);
+                    metrics::counter!(names::EVENTS_ACCEPTED_BYTES, "stream" => stream.clone()).increment(bytes);
                     metrics::counter!(names::EVENTS_ACCEPTED, "stream" => stream, "mode" => mode)
                 }
                 Some(code) => {
@@ -131,13 +137,13 @@ impl<'a> Batch<'a> {
         outcomes
     }
 
-    fn accept(&mut self, stream: &'a str, index: usize) {
-        self.count(stream, None);
+    fn accept(&mut self, stream: &'a str, index: usize, bytes: u64) {
+        self.count(stream, None, bytes);
         self.outcomes[index] = Some(Outcome::Accepted);
     }
 
     fn refuse(&mut self, stream: &'a str, mut refusal: Refusal) {
-        self.count(stream, Some(refusal.code));
+        self.count(stream, Some(refusal.code), 0);
         if self.told > VIOLATIONS_TOLD_MAX {
             refusal.violations.truncate(1);
             if !refusal.violations.is_empty() {
@@ -149,10 +155,13 @@ impl<'a> Batch<'a> {
         self.outcomes[index] = Some(Outcome::Refused(refusal));
     }
 
-    fn count(&mut self, stream: &'a str, code: Option<Code>) {
+    fn count(&mut self, stream: &'a str, code: Option<Code>, bytes: u64) {
         match self.counted.iter_mut().find(|counted| counted.stream == stream && counted.code == code) {
-            Some(counted) => counted.events += 1,
-            None => self.counted.push(Counted { stream, code, events: 1 }),
+            Some(counted) => {
+                counted.events += 1;
+                counted.bytes += bytes;
+            }
+            None => self.counted.push(Counted { stream, code, events: 1, bytes }),
         }
     }
 }

@@ -54,7 +54,8 @@ use self::cache::{Cache, Known};
 use self::source::Source;
 use self::tree::Fault;
 use crate::fetch::Fetcher;
-use crate::metrics::SCHEMA_LOADS;
+use crate::metrics::{SCHEMA_LAST_LOADED, SCHEMA_LOADS};
+use crate::model::Timestamp;
 use crate::model::units;
 
 pub use self::compiled::Schema;
@@ -254,6 +255,9 @@ impl Look {
             Err(LoadError::Unavailable { .. }) => "unavailable",
         };
         metrics::counter!(SCHEMA_LOADS, "result" => result).increment(1);
+        if outcome.is_ok() {
+            metrics::gauge!(SCHEMA_LAST_LOADED).set(Timestamp::now().0 as f64 / 1_000.0);
+        }
         shared.cache.settle(&self.uri, &outcome, shared.latest_ttl);
         self.told.send_replace(Some(outcome));
     }

@@ -8,6 +8,7 @@ use actix_web::{Error, HttpRequest, HttpResponse, ResponseError};
 use serde_json::{Map, json};
 
 use crate::http::error::{CHALLENGE, CHALLENGE_AGAIN, problem};
+use crate::http::panics;
 use crate::limits::DenyError;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +116,7 @@ pub(super) async fn answered(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, Error> {
-    let answer = next.call(request).await?.map_into_boxed_body();
+    let answer = panics::fenced(next.call(request)).await?.map_into_boxed_body();
     let refusal = answer.response().error().and_then(|error| error.as_error::<Refusal>());
     let refused = refusal.map(|refusal| refusal.answer(answer.request()));
     Ok(match refused {
