@@ -127,7 +127,8 @@ impl Deny {
         let list = Arc::new(list);
         self.list.store(list.clone());
         let path = self.path.as_ref()?;
-        let written = serde_json::to_vec_pretty(&*list).map_err(Into::into).and_then(|bytes| disk::replace(path, &bytes));
+        let written =
+            serde_json::to_vec_pretty(&*list).map_err(Into::into).and_then(|bytes| disk::replace(path, &bytes));
         let error = written.err()?;
         Some(format!("{} cannot be written ({error}): make room, and change the list once more", path.display()))
     }
