@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustix::process::{Signal as ToSend, getpid, kill_process};
-use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
@@ -224,20 +223,13 @@ fn is_catalog(key: &str) -> bool {
 /// The keys of the section that differ. Those that are set at run time are in no file, so that these are compared as they
 /// are, and not as they were read.
 fn limits_unlike(now: &limits::Options, wanted: &limits::Options) -> Vec<String> {
-    let (now, wanted) = (as_map(now), as_map(wanted));
+    let (now, wanted) = (now.by_key(), wanted.by_key());
     let differs = |key: &&String| now.get(*key) != wanted.get(*key);
     let mut keys: Vec<String> =
         now.keys().chain(wanted.keys()).filter(differs).map(|key| format!("limits.{key}")).collect();
     keys.sort();
     keys.dedup();
     keys
-}
-
-fn as_map(options: &limits::Options) -> Map<String, Value> {
-    match serde_json::to_value(options) {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
-    }
 }
 
 fn broke_off(error: &tokio::task::JoinError) -> String {

@@ -1,10 +1,14 @@
-//! What the commands share that talk to a server: its address, the client, and when to try again.
+//! What the commands share that talk to a server: how they begin, its address, the client, and when to try again.
 
+use std::fmt::Display;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{ClientBuilder, Url};
+use tokio::runtime::{Builder, Runtime};
 
+use super::{EXIT_FAILURE, EXIT_USAGE, complain};
 use crate::fetch;
 
 pub(super) const TOKEN_BYTES_MAX: usize = 8 << 10;
@@ -17,6 +21,24 @@ pub(super) enum AddressError {
     Wrong(String),
     #[error("it holds a password, which others can see")]
     Password,
+}
+
+/// Goes on with the client, if there is one: that there is none is the caller's fault.
+pub(super) fn run<C>(client: Result<C, impl Display>, command: impl FnOnce(C, Runtime) -> ExitCode) -> ExitCode {
+    let client = match client {
+        Ok(client) => client,
+        Err(fault) => {
+            complain(&fault);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => command(client, runtime),
+        Err(e) => {
+            complain(&format!("the client cannot run: {e}"));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
 }
 
 /// The address of a server, or of something on it.

@@ -43,6 +43,14 @@ fn serve(times: Times, limits: &Limits) -> SocketAddr {
     address
 }
 
+/// A host with room for so many connections, and for so many beyond them that wait for their ends.
+fn limits(connections: usize, refused: usize) -> Limits {
+    let folder = tempfile::tempdir().expect("a folder");
+    let descriptors = Descriptors { streams: 10, connections, held: 0, refused };
+    // Nobody is denied here: the folder is read, and not written to.
+    Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits")
+}
+
 async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
 }
@@ -148,9 +156,7 @@ fn a_head_that_is_too_large_is_told_so_before_its_end() {
 #[test]
 fn one_connection_too_many_waits_for_its_end_where_there_is_room() {
     run(async || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let descriptors = Descriptors { streams: 10, connections: 2, held: 0, refused: 1 };
-        let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
+        let limits = limits(2, 1);
         let address = serve(Times { refused: LONG, ..PATIENT }, &limits);
         let mut first = connect(address).await;
         first.write_all(GET).await.expect("written");
@@ -166,9 +172,7 @@ fn one_connection_too_many_waits_for_its_end_where_there_is_room() {
 #[test]
 fn one_connection_too_many_is_closed_when_it_has_waited() {
     run(async || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let descriptors = Descriptors { streams: 10, connections: 2, held: 0, refused: 1 };
-        let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
+        let limits = limits(2, 1);
         let address = serve(Times { refused: SHORT, ..PATIENT }, &limits);
         let _first = connect(address).await;
         let began = Instant::now();
@@ -181,9 +185,7 @@ fn one_connection_too_many_is_closed_when_it_has_waited() {
 #[test]
 fn the_hosts_connections_are_bounded_and_come_back_with_their_ends() {
     run(async || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let descriptors = Descriptors { streams: 10, connections: 6, held: 0, refused: 0 };
-        let limits = Limits::open(Options::unlimited(), descriptors, folder.path()).expect("limits");
+        let limits = limits(6, 0);
         let address = serve(PATIENT, &limits);
         let mut open = Vec::new();
         for client in [1, 2] {

@@ -71,7 +71,7 @@ impl Patience {
     /// A place among the held; none where all are taken, or where nothing is held any more.
     pub(super) fn hold(&self, client: &ClientKey) -> Option<Held> {
         let shared = &self.0;
-        if shared.hurry.is_cancelled() || shared.held_max == 0 {
+        if shared.hurry.is_cancelled() {
             return None;
         }
         let place = shared.held.enter(client, HELD_PER_CLIENT_MAX, shared.held_max).ok()?;

@@ -33,20 +33,19 @@ pub struct Place {
 }
 
 impl Concurrency {
-    /// 0 is no limit.
+    /// `per_client`: 0 is no limit. `total`: exactly so many, and of 0 there is none.
     pub fn enter(&self, client: &ClientKey, per_client: usize, total: usize) -> Result<Place, Full> {
-        let within = |most: usize, now: usize| most == 0 || now < most;
         let counts = &self.0;
         {
             let mut open = counts.of_client.entry(client.clone()).or_default();
-            if !within(per_client, *open) {
+            if per_client > 0 && *open >= per_client {
                 return Err(Full::OfClient(*open));
             }
             *open += 1;
         }
         // From here on dropped is given back: but not what of all was not taken.
         let of_all =
-            counts.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |all| within(total, all).then_some(all + 1));
+            counts.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |all| (all < total).then_some(all + 1));
         if of_all.is_err() {
             counts.leave(client);
             return Err(Full::OfAll);
@@ -111,10 +110,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_limit_has_that_of_all_and_of_none_there_is_none() {
+        let concurrency = Concurrency::default();
+        let places: Vec<Place> = std::iter::from_fn(|| concurrency.enter(&client(1), 0, 7).ok()).take(100).collect();
+        assert_eq!(places.len(), 7);
+        assert_eq!(Concurrency::default().enter(&client(1), 0, 0).expect_err("none"), Full::OfAll);
+    }
+
+    #[test]
     fn many_threads_get_exactly_as_many_as_there_are() {
         let concurrency = Concurrency::default();
         let places: Vec<Place> = std::thread::scope(|scope| {
-            let enter = || (0..50).filter_map(|_| concurrency.enter(&client(1), 5, 0).ok()).collect::<Vec<_>>();
+            let enter =
+                || (0..50).filter_map(|_| concurrency.enter(&client(1), 5, usize::MAX).ok()).collect::<Vec<_>>();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(enter)).collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
         });

@@ -45,8 +45,8 @@ pub struct Account {
     /// `None`: all those who came when the book was full.
     pub client: Option<ClientKey>,
     pub total: Minute,
-    /// The minute in which it was last seen.
-    pub last: i64,
+    /// The beginning of the minute in which it was last seen.
+    pub last_seen: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +136,7 @@ fn account(client: Option<&ClientKey>, minutes: &VecDeque<Minute>, now: i64) -> 
         refused: sum.refused + minute.refused,
         would_be_refused: sum.would_be_refused + minute.would_be_refused,
     });
-    Some(Account { client: client.cloned(), total, last })
+    Some(Account { client: client.cloned(), total, last_seen: Timestamp(last.saturating_mul(MINUTE_MS)) })
 }
 
 #[cfg(test)]
@@ -156,7 +156,8 @@ mod tests {
         ledger.note_at(110, &client(1), Did::WouldBeRefused);
         let of_one = |now| ledger.accounts_at(now).into_iter().find(|account| account.client == Some(client(1)));
         let both = of_one(114).expect("an account");
-        assert_eq!((both.total.posts, both.total.events, both.total.bytes, both.last), (2, 3, 55, 110));
+        assert_eq!((both.total.posts, both.total.events, both.total.bytes), (2, 3, 55));
+        assert_eq!(both.last_seen, Timestamp(110 * MINUTE_MS));
         let later = of_one(115).expect("an account");
         assert_eq!((later.total.posts, later.total.events, later.total.would_be_refused), (1, 1, 1));
         ledger.note_at(124, &client(3), Did::Opened);

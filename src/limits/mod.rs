@@ -248,9 +248,7 @@ impl Limits {
 
     /// Where one connection too many may wait for its end. None: it is closed at once.
     pub fn turn_away(&self, client: IpAddr) -> Option<Place> {
-        let most = self.0.descriptors.refused;
-        let has_room = most > 0;
-        has_room.then(|| self.0.refused.enter(&self.asker(client, None).key, 0, most).ok()).flatten()
+        self.0.refused.enter(&self.asker(client, None).key, 0, self.0.descriptors.refused).ok()
     }
 
     /// The connection from this port of the host's own, which comes next, is the probe's.

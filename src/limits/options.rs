@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::Descriptors;
 use crate::model::units;
@@ -238,6 +239,14 @@ impl Options {
         }
     }
 
+    /// Each value by its key, as it is shown and can be set.
+    pub fn by_key(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(all)) => all,
+            _ => unreachable!("options are a table"),
+        }
+    }
+
     /// What is wrong with them; with what the host has, where that is known.
     pub fn faults(&self, descriptors: Option<Descriptors>) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -324,7 +333,7 @@ mod tests {
                     shadow = ['posts_per_second']\nslow_after = '1500ms'\n\
                     overrides = [{ cidr = '192.0.2.1', streams_per_client = 0 }, { token = 'bot', posts_per_second = 9 }]";
         let options = read(text).expect("options");
-        let shown = serde_json::to_value(&options).expect("JSON");
+        let shown = Value::Object(options.by_key());
         assert_eq!(serde_json::from_value::<Options>(shown.clone()).expect("options"), options);
         assert_eq!(shown["shadow"], serde_json::json!(["posts_per_second"]));
         assert_eq!((&shown["slow_after"], &shown["dead_after"]), (&"1500ms".into(), &"180s".into()));

@@ -10,25 +10,14 @@ use crate::support::{PATIENCE, eventually};
 const STREAM: &str = "/v2/stream/test.event";
 const TEXT: &str = "Accept: text/plain\r\n";
 
-/// `headers` are whole lines.
-pub async fn ask(server: &Server, method: &str, target: &str, headers: &str, body: &str) -> Answer {
-    let mut raw = Raw::connect(server.admin).await;
-    let length = body.len();
-    raw.send(format!(
-        "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-    ))
-    .await;
-    raw.answer().await
-}
-
 pub async fn see(server: &Server, target: &str) -> Value {
-    let answer = ask(server, "GET", target, "", "").await;
+    let answer = server.ask_admin("GET", target, "").await;
     assert_eq!(answer.status(), 200, "{answer:?}");
     answer.json()
 }
 
 async fn put(server: &Server, target: &str, body: Value) -> Answer {
-    ask(server, "PUT", target, "", &body.to_string()).await
+    server.ask_admin("PUT", target, &body.to_string()).await
 }
 
 fn assert_refused(answer: &Answer, status: u16, word: &str) {
@@ -83,7 +72,7 @@ async fn who_reads_is_listed_by_key_and_by_reader() {
     for wrong in
         ["/clients?top=many", "/clients?by=name", "/clients?limit=10001", "/clients?tpo=1", "/traffic?top=10001"]
     {
-        assert_refused(&ask(&server, "GET", wrong, "", "").await, 400, "Malformed Query");
+        assert_refused(&server.ask_admin("GET", wrong, "").await, 400, "Malformed Query");
     }
 }
 
@@ -112,15 +101,15 @@ async fn tables_are_for_people_and_hold_nothing_that_moves_a_terminal() {
     let server = Server::start(Options::default()).await;
     let (_reader, address) = reader(&server, "User-Agent: evil\tagent\r\n").await;
     for target in ["/clients", "/traffic"] {
-        let answer = ask(&server, "GET", target, TEXT, "").await;
+        let answer = server.ask_admin_as("GET", target, TEXT, "").await;
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
         let text = answer.text();
         assert!(text.contains(&address), "{text}");
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
     }
-    let text = ask(&server, "GET", "/clients", TEXT, "").await.text();
+    let text = server.ask_admin_as("GET", "/clients", TEXT, "").await.text();
     assert!(text.contains("USER AGENT") && text.contains("evil␉agent"), "{text}");
-    let both = ask(&server, "GET", "/clients", "Accept: application/json, text/plain\r\n", "").await;
+    let both = server.ask_admin_as("GET", "/clients", "Accept: application/json, text/plain\r\n", "").await;
     assert!(both.json().is_object(), "what is named first counts");
     let denied = put(&server, "/deny/198.51.100.1", json!({ "reason": "\u{1b}[2J" })).await;
     assert!(!denied.text().contains('\u{1b}'), "JSON escapes it: {denied:?}");
@@ -141,19 +130,19 @@ async fn a_reader_is_ended_after_a_whole_event_and_asked_to_come_back() {
     let id =
         &seen["clients"].as_array().expect("clients").iter().map(|client| &client["id"]).min_by_key(|id| id.as_u64());
     let id = id.expect("a reader");
-    let answer = ask(&server, "DELETE", &format!("/clients/{id}"), "Sluice-Operator: me@here\r\n", "").await;
+    let answer = server.ask_admin_as("DELETE", &format!("/clients/{id}"), "Sluice-Operator: me@here\r\n", "").await;
     assert_eq!((answer.status(), answer.json()), (200, json!({ "ended": 1 })));
     let end = rest(&mut one).await;
     assert!(end.contains("retry: ") && !end.contains("data:"), "{end:?}");
-    let answer = ask(&server, "DELETE", &format!("/clients?key={second}"), "", "").await;
+    let answer = server.ask_admin("DELETE", &format!("/clients?key={second}"), "").await;
     assert_eq!(answer.json(), json!({ "ended": 1 }));
     assert!(rest(&mut two).await.contains("retry: "));
     server.put(&event).await;
     kept.event().await;
-    assert_refused(&ask(&server, "DELETE", "/clients", "", "").await, 400, "key");
-    assert_refused(&ask(&server, "DELETE", "/clients?key=", "", "").await, 400, "key");
-    assert_refused(&ask(&server, "DELETE", "/clients/999999", "", "").await, 404, "No Such Client");
-    assert_refused(&ask(&server, "DELETE", "/clients/nobody", "", "").await, 404, "No Such Client");
+    assert_refused(&server.ask_admin("DELETE", "/clients", "").await, 400, "key");
+    assert_refused(&server.ask_admin("DELETE", "/clients?key=", "").await, 400, "key");
+    assert_refused(&server.ask_admin("DELETE", "/clients/999999", "").await, 404, "No Such Client");
+    assert_refused(&server.ask_admin("DELETE", "/clients/nobody", "").await, 404, "No Such Client");
     let log = server.stderr();
     assert!(log.contains("me@here") && log.contains("clients_ended"), "{log}");
     assert_eq!(server.metric("sluice_admin_changes_total").await, 2.0, "what changed nothing is not counted");
@@ -168,7 +157,7 @@ async fn a_denied_network_stays_denied_over_a_restart_until_its_time_is_over_or_
     let expected = (json!(format!("{address}/32")), json!("flood"), json!(1));
     assert_eq!((answer["cidr"].clone(), answer["reason"].clone(), answer["ended"].clone()), expected, "{answer}");
     assert!(rest(&mut stream).await.contains("retry: "));
-    assert_eq!(ask(&server, "PUT", "/deny/2001:db8::1/32", "", "").await.json()["until"], Value::Null);
+    assert_eq!(server.ask_admin("PUT", "/deny/2001:db8::1/32", "").await.json()["until"], Value::Null);
     assert_eq!(put(&server, "/deny/192.0.2.0/24", json!({ "expires_in": "50ms" })).await.status(), 200);
     let gone = async || see(&server, "/deny").await["deny"].as_array().map(Vec::len) == Some(2);
     assert!(eventually(PATIENCE, gone).await, "its time is over");
@@ -177,17 +166,17 @@ async fn a_denied_network_stays_denied_over_a_restart_until_its_time_is_over_or_
     let list = see(&server, "/deny").await;
     let cidrs: Vec<&Value> = list["deny"].as_array().expect("a list").iter().map(|of| &of["cidr"]).collect();
     assert_eq!(cidrs, [&expected.0, &json!("2001:db8::/32")]);
-    let removed = ask(&server, "DELETE", "/deny/2001:db8::/32", "", "").await;
+    let removed = server.ask_admin("DELETE", "/deny/2001:db8::/32", "").await;
     assert_eq!((removed.status(), &removed.json()["cidr"]), (200, &json!("2001:db8::/32")));
-    assert_refused(&ask(&server, "DELETE", "/deny/2001:db8::/32", "", "").await, 404, "Not Denied");
+    assert_refused(&server.ask_admin("DELETE", "/deny/2001:db8::/32", "").await, 404, "Not Denied");
 }
 
 #[tokio::test]
 async fn what_is_no_network_or_no_denial_is_refused() {
     let server = Server::start(Options::default()).await;
     for network in ["nonsense", "192.0.2.0/33", "192.0.2.0%2F", "%1b%5B2J", "192.0.2.0/24/24", "%ff"] {
-        assert_refused(&ask(&server, "PUT", &format!("/deny/{network}"), "", "").await, 400, "Malformed");
-        assert_refused(&ask(&server, "DELETE", &format!("/deny/{network}"), "", "").await, 400, "Malformed");
+        assert_refused(&server.ask_admin("PUT", &format!("/deny/{network}"), "").await, 400, "Malformed");
+        assert_refused(&server.ask_admin("DELETE", &format!("/deny/{network}"), "").await, 400, "Malformed");
     }
     let long = "x".repeat(501);
     for body in [
@@ -202,7 +191,7 @@ async fn what_is_no_network_or_no_denial_is_refused() {
     ] {
         assert_refused(&put(&server, "/deny/192.0.2.1", body).await, 400, "Malformed Body");
     }
-    assert_refused(&ask(&server, "PUT", "/deny/192.0.2.1", "", "{").await, 400, "Malformed Body");
+    assert_refused(&server.ask_admin("PUT", "/deny/192.0.2.1", "{").await, 400, "Malformed Body");
     let large = "x".repeat((1 << 20) + 1);
     let mut raw = Raw::connect(server.admin).await;
     let head = format!("PUT /limits HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", large.len());
@@ -229,7 +218,7 @@ async fn limits_change_all_together_or_not_at_all() {
     assert_eq!((&now, &now["slow_after"]), (&answer.json(), &before["slow_after"]));
     assert_eq!(put(&server, "/limits", before.clone()).await.json(), before, "what was seen can be sent back");
     assert_eq!(put(&server, "/limits", json!({})).await.json(), before);
-    assert_refused(&ask(&server, "PUT", "/limits", "", "[1]").await, 400, "Malformed Body");
+    assert_refused(&server.ask_admin("PUT", "/limits", "[1]").await, 400, "Malformed Body");
     assert_eq!(server.metric("sluice_admin_changes_total").await, 2.0);
 }
 
@@ -262,7 +251,7 @@ async fn a_log_level_changes_for_a_while_and_then_goes_back() {
     ] {
         assert_refused(&put(&server, "/log-level", wrong).await, 400, "Malformed Body");
     }
-    assert_refused(&ask(&server, "PUT", "/log-level", "", "").await, 400, "level");
+    assert_refused(&server.ask_admin("PUT", "/log-level", "").await, 400, "level");
 }
 
 #[tokio::test]
@@ -273,15 +262,15 @@ async fn time_and_memory_can_be_looked_at_and_one_profile_is_taken_at_a_time() {
     for fact in ["allocated_bytes", "resident_bytes", "process_resident_bytes"] {
         assert!(facts[fact].as_u64().is_some_and(|bytes| bytes > 100_000), "{fact}: {facts}");
     }
-    let svg = ask(&server, "GET", "/debug/profile?seconds=1&hz=200", "", "").await;
+    let svg = server.ask_admin("GET", "/debug/profile?seconds=1&hz=200", "").await;
     assert_eq!((svg.status(), svg.header("content-type")), (200, "image/svg+xml"), "{svg:?}");
     assert!(svg.text().contains("<svg"), "{}", svg.text());
     for wrong in ["seconds=0", "seconds=61", "hz=0", "hz=1001", "seconds=-1", "minutes=1"] {
-        assert_refused(&ask(&server, "GET", &format!("/debug/profile?{wrong}"), "", "").await, 400, "Malformed Query");
+        assert_refused(&server.ask_admin("GET", &format!("/debug/profile?{wrong}"), "").await, 400, "Malformed Query");
     }
     let mut long = Raw::connect(server.admin).await;
     long.send("GET /debug/profile?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    let busy = async || ask(&server, "GET", "/debug/profile?seconds=1", "", "").await.status() == 409;
+    let busy = async || server.ask_admin("GET", "/debug/profile?seconds=1", "").await.status() == 409;
     assert!(eventually(PATIENCE, busy).await, "there is one at a time");
     let asked = std::time::Instant::now();
     server.stop().await;

@@ -6,7 +6,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::admin::ask;
 use crate::raw::Raw;
 use crate::server::{Options, Server, sluice};
 use crate::support::PATIENCE;
@@ -33,18 +32,18 @@ const OPEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
 async fn assert_all(server: &Server, headers: &str, status: u16, word: &str) {
     for (method, target) in KEPT {
-        let answer = ask(server, method, target, headers, "").await;
+        let answer = server.ask_admin_as(method, target, headers, "").await;
         assert_eq!(answer.status(), status, "{method} {target} {headers}: {answer:?}");
         assert!(answer.text().contains(word), "{method} {target} {headers}: {answer:?}");
     }
     for target in OPEN {
-        assert_eq!(ask(server, "GET", target, headers, "").await.status(), 200, "{target}");
+        assert_eq!(server.ask_admin_as("GET", target, headers, "").await.status(), 200, "{target}");
     }
 }
 
 async fn assert_let_in(server: &Server, headers: &str) {
     for (method, target) in KEPT {
-        let status = ask(server, method, target, headers, "").await.status();
+        let status = server.ask_admin_as(method, target, headers, "").await.status();
         assert!(![401, 403].contains(&status), "{method} {target} {headers}: {status}");
     }
 }
@@ -60,9 +59,9 @@ async fn where_others_reach_it_only_who_shows_the_token_is_let_in() {
     assert_all(&server, "", 401, "admin.token").await;
     assert_all(&server, "Authorization: Bearer 0123456789-abcdeg\r\n", 401, "admin.token").await;
     assert_let_in(&server, &format!("Authorization: Bearer {TOKEN}\r\n")).await;
-    let asked = ask(&server, "GET", "/limits", "", "").await;
+    let asked = server.ask_admin("GET", "/limits", "").await;
     assert_eq!(asked.header("www-authenticate"), r#"Bearer realm="sluice""#);
-    let wrong = ask(&server, "GET", "/limits", "Authorization: Basic abc\r\n", "").await;
+    let wrong = server.ask_admin_as("GET", "/limits", "Authorization: Basic abc\r\n", "").await;
     assert_eq!(wrong.header("www-authenticate"), r#"Bearer realm="sluice", error="invalid_token""#);
     assert!(!server.stderr().contains(TOKEN) && !server.stderr().contains("closed"), "{}", server.stderr());
 }

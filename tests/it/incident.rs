@@ -5,22 +5,15 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::raw::{Answer, Raw, Stream};
+use crate::raw::{Raw, Stream};
 use crate::server::{Options, Server};
 use crate::support::{PATIENCE, eventually};
 
 const STREAMS_TOTAL: usize = 60;
 const PATH: &str = "/v2/stream/test.event";
 
-async fn operator(server: &Server, request: &str, body: &str) -> Answer {
-    let mut raw = Raw::connect(server.admin).await;
-    let length = body.len();
-    raw.send(format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}")).await;
-    raw.answer().await
-}
-
 async fn health(server: &Server) -> (u16, Value) {
-    let answer = operator(server, "GET /health", "").await;
+    let answer = server.ask_admin("GET", "/health", "").await;
     (answer.status(), answer.json())
 }
 
@@ -37,12 +30,13 @@ async fn is_served(server: &Server) -> bool {
 }
 
 async fn clients(server: &Server, query: &str) -> Value {
-    operator(server, &format!("GET /clients{query}"), "").await.json()
+    server.ask_admin("GET", &format!("/clients{query}"), "").await.json()
 }
 
 /// Not any more: its streams end cleanly, and it is told why.
 async fn deny(server: &Server, attacker: Ipv4Addr, taken: Vec<Stream>) {
-    let denied = operator(server, "PUT /deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;
+    let denied =
+        server.ask_admin("PUT", "/deny/127.66.6.6", r#"{"reason":"took every stream","expires_in":"1h"}"#).await;
     assert_eq!((denied.status(), &denied.json()["ended"]), (200, &json!(STREAMS_TOTAL)), "{denied:?}");
     for mut stream in taken {
         let rest = String::from_utf8(stream.raw.rest().await).expect("text");
@@ -102,7 +96,7 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
 
     let user_agent = seen["clients"][0]["user_agent"].as_str().expect("a user agent");
     assert!((1..=200).contains(&user_agent.len()), "{user_agent}");
-    let nobody = operator(&server, "DELETE /clients?key=127.66.6", "").await;
+    let nobody = server.ask_admin("DELETE", "/clients?key=127.66.6", "").await;
     assert_eq!((nobody.status(), &nobody.json()["ended"]), (200, &json!(0)), "a key is a whole key");
 
     deny(&server, attacker, taken).await;

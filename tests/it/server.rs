@@ -150,9 +150,15 @@ impl Server {
 
     /// A request to the operators' listener, on a connection of its own.
     pub async fn ask_admin(&self, method: &str, target: &str, body: &str) -> Answer {
+        self.ask_admin_as(method, target, "", body).await
+    }
+
+    /// The same with `headers`, which are whole lines.
+    pub async fn ask_admin_as(&self, method: &str, target: &str, headers: &str, body: &str) -> Answer {
         let mut raw = Raw::connect(self.admin).await;
+        let length = body.len();
         let head =
-            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", self.admin, body.len());
+            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
         raw.send(head + body).await;
         raw.answer().await
     }

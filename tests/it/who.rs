@@ -67,13 +67,6 @@ impl Seeing {
     }
 }
 
-async fn operator(server: &Server, request: &str, body: &str) -> Answer {
-    let mut raw = Raw::connect(server.admin).await;
-    let length = body.len();
-    raw.send(format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}")).await;
-    raw.answer().await
-}
-
 fn assert_unreadable(answer: &Answer, names: &str) {
     assert_eq!(answer.status(), 400, "{answer:?}");
     assert_eq!(answer.header("content-type"), "application/problem+json");
@@ -326,7 +319,7 @@ async fn who_is_denied_gets_a_403_that_says_why_and_until_when_and_nobody_else_d
     let mut seeing = Seeing::start("x-forwarded-for", &[]).await;
     let denied = "X-Forwarded-For: 198.51.100.7\r\n";
     let put =
-        operator(&seeing.server, "PUT /deny/198.51.100.0%2F24", r#"{"reason":"a flood","expires_in":"1h"}"#).await;
+        seeing.server.ask_admin("PUT", "/deny/198.51.100.0%2F24", r#"{"reason":"a flood","expires_in":"1h"}"#).await;
     assert_eq!(put.status(), 200, "{put:?}");
     let until = put.json()["until"].clone();
     for (number, target) in (1..).zip(["/", "/_info", "/v2/stream/web", "//v2/stream/web", "/nowhere"]) {
@@ -355,7 +348,7 @@ async fn who_is_denied_gets_a_403_that_says_why_and_until_when_and_nobody_else_d
     }
     let held = eventually(PATIENCE, async || seeing.server.metric("sluice_refusals_held").await >= 1.0).await;
     assert!(held);
-    assert_eq!(operator(&seeing.server, "DELETE /deny/198.51.100.0/24", "").await.status(), 200);
+    assert_eq!(seeing.server.ask_admin("DELETE", "/deny/198.51.100.0/24", "").await.status(), 200);
     assert_eq!(seeing.of(PROXY, denied).await, "198.51.100.7");
 }
 
@@ -384,7 +377,7 @@ async fn a_known_token_is_a_client_of_its_own_wherever_it_asks_from() {
         let (first, _open) = status(token, from).await;
         assert_eq!((first, status(token, from).await.0), (200, 429), "{token}");
     }
-    let clients = operator(&server, "GET /clients", "").await.json();
+    let clients = server.ask_admin("GET", "/clients", "").await.json();
     let bot = clients["keys"].as_array().and_then(|keys| keys.iter().find(|key| key["key"] == "token:bot"));
     assert_eq!(bot.map(|bot| &bot["count"]), Some(&json!(3)), "{clients}");
 }

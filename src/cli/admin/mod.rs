@@ -21,11 +21,12 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 use self::client::{Failure, Operator, Request};
+use super::complain;
 use super::remote::{self, AddressError, TOKEN_BYTES_MAX};
 use super::tail::columns;
-use super::{EXIT_FAILURE, EXIT_USAGE, complain};
 use crate::model::{printable, units};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:9102";
@@ -186,20 +187,10 @@ enum UsageError {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let operator = match operator(args) {
-        Ok(operator) => operator,
-        Err(fault) => {
-            complain(&fault);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            complain(&format!("the client cannot run: {e}"));
-            return ExitCode::from(EXIT_FAILURE);
-        }
-    };
+    remote::run(operator(args), |operator, runtime| ask_all(args, &operator, &runtime))
+}
+
+fn ask_all(args: &Args, operator: &Operator, runtime: &Runtime) -> ExitCode {
     let mut code = 0;
     for request in requests(&args.command) {
         let outcome = runtime.block_on(operator.ask(&request));

@@ -5,6 +5,7 @@ use clap::error::ErrorKind;
 use reqwest::StatusCode;
 
 use super::*;
+use crate::cli::{EXIT_FAILURE, EXIT_USAGE};
 
 #[derive(Debug, Parser)]
 struct Line {

@@ -22,13 +22,14 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::client::{Patience, Poster};
 use self::input::Input;
 use self::report::Report;
 use super::remote::{self, AddressError, BackOff, TOKEN_BYTES_MAX};
-use super::{EXIT_FAILURE, EXIT_USAGE, complain};
+use super::{EXIT_FAILURE, complain};
 use crate::fetch;
 use crate::shutdown::{Shutdown, Stage, Stop};
 
@@ -87,27 +88,17 @@ enum UsageError {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let poster = match poster(args) {
-        Ok(poster) => poster,
-        Err(fault) => {
-            complain(&fault);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            complain(&format!("the client cannot run: {e}"));
-            return ExitCode::from(EXIT_FAILURE);
-        }
-    };
+    remote::run(poster(args), |poster, runtime| post_all(args, &poster, runtime))
+}
+
+fn post_all(args: &Args, poster: &Poster, runtime: Runtime) -> ExitCode {
     if io::stdin().is_terminal() {
         complain(&"events are read from this terminal, a JSON object on each line; Ctrl-D ends them");
     }
     let mut report = Report::new(Box::new(io::stdout()), Box::new(io::stderr()), io::stdout().is_terminal());
     runtime.block_on(async {
         match stop_at_signals(runtime.handle()) {
-            Ok(stop) => produce(Input::of(io::stdin()), &poster, args.batch.into(), stop, &mut report).await,
+            Ok(stop) => produce(Input::of(io::stdin()), poster, args.batch.into(), stop, &mut report).await,
             Err(e) => report.gave_up(&[], &format!("signals cannot be heard: {e}")),
         }
     });
@@ -130,7 +121,7 @@ async fn produce(mut input: Input, poster: &Poster, batch_max: usize, mut stop: 
 }
 
 /// The first signal stops the reading, the second one cuts what is in flight.
-fn stop_at_signals(runtime: &tokio::runtime::Handle) -> io::Result<Stop> {
+fn stop_at_signals(runtime: &Handle) -> io::Result<Stop> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let shutdown = Shutdown::default();
     let stop = shutdown.watcher();

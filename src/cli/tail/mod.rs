@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::follow::{End, Follower};
@@ -30,7 +31,7 @@ use self::sink::{Look, Sink};
 
 pub(super) use self::sink::columns;
 use super::remote::{self, AddressError};
-use super::{EXIT_FAILURE, EXIT_USAGE, complain};
+use super::{EXIT_FAILURE, complain};
 use crate::fetch;
 use crate::model::{Timestamp, units};
 
@@ -87,20 +88,10 @@ enum UsageError {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let mut follower = match follower(args) {
-        Ok(follower) => follower,
-        Err(fault) => {
-            complain(&fault);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            complain(&format!("the client cannot run: {e}"));
-            return ExitCode::from(EXIT_FAILURE);
-        }
-    };
+    remote::run(follower(args), |follower, runtime| follow(args, follower, runtime))
+}
+
+fn follow(args: &Args, mut follower: Follower, runtime: Runtime) -> ExitCode {
     let stdout = io::stdout();
     let look = Look::of(args.raw, stdout.is_terminal(), has_colour(|name| std::env::var_os(name)));
     let mut sink = Sink::new(Box::new(stdout), look, args.count);

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 use super::refusal::Refusal;
 use crate::model::units::parse_duration;
 
+/// Most rows that one list of an answer may have.
+pub(super) const ROWS_MOST: usize = 10_000;
 /// Longest body that is read: the section `limits` with as many networks as it may have.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Time within which it has to be here.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::access::Operator;
-use super::ask;
+use super::ask::{self, ROWS_MOST};
 use super::note::What;
 use super::refusal::Refusal;
-use super::table::{Table, bytes, span};
+use super::table::{self, Table, bytes, span};
 use super::traffic::name;
 use crate::http::Services;
 use crate::http::info::json_of;
@@ -19,8 +19,6 @@ use crate::hub::Reader;
 use crate::limits::Account;
 use crate::model::{ClientKey, StreamName, Timestamp};
 
-/// Most clients that one answer lists, keys and readers each.
-const ROWS_MOST: usize = 10_000;
 /// Names that are listed of what somebody reads. The others are counted.
 const STREAMS_SHOWN: usize = 20;
 
@@ -126,10 +124,7 @@ pub(super) async fn list(
     };
     let readers = readers.iter().map(AsRef::as_ref);
     let listing = listing(readers, &services.limits.ledger().accounts(), &asked, streams);
-    if ask::wants_text(&request) {
-        return Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(listing.text()));
-    }
-    Ok(HttpResponse::Ok().json(listing))
+    Ok(table::answer(&request, &listing, Listing::text))
 }
 
 fn listing<'a>(

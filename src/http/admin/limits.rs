@@ -36,21 +36,14 @@ pub(super) async fn put(
 }
 
 fn shown(limits: &Limits) -> Result<HttpResponse, Refusal> {
-    let mut all = written(&limits.options());
+    let mut all = limits.options().by_key();
     all.insert(STREAMS_TOTAL.into(), limits.streams_total().into());
     Ok(HttpResponse::Ok().json(all))
 }
 
-fn written(options: &Options) -> Map<String, Value> {
-    match serde_json::to_value(options) {
-        Ok(Value::Object(all)) => all,
-        _ => unreachable!("options are a table"),
-    }
-}
-
 /// These options with some keys changed, or what is wrong with each of them.
 fn with(options: &Options, wanted: Map<String, Value>) -> Result<Options, Vec<String>> {
-    let now = written(options);
+    let now = options.by_key();
     let known = |key: &str| key == STREAMS_TOTAL || now.contains_key(key);
     let mut faults = Vec::new();
     for (key, value) in &wanted {
@@ -101,6 +94,6 @@ mod tests {
         let shadow =
             json!({ "shadow": ["streams_per_client"], "overrides": [{ "token": "bot", "streams_per_client": 0 }] });
         let options = changed(shadow).expect("options");
-        assert_eq!(with(&Options::default(), written(&options)), Ok(options));
+        assert_eq!(with(&Options::default(), options.by_key()), Ok(options));
     }
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::ask;
 use crate::model::printable;
 
 /// Columns of the widest cell; what is longer ends in `…`.
@@ -45,6 +48,14 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// `text` of it for those who ask for that, and JSON for everybody else.
+pub(super) fn answer<T: Serialize>(request: &HttpRequest, it: &T, text: impl FnOnce(&T) -> String) -> HttpResponse {
+    match ask::wants_text(request) {
+        true => HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text(it)),
+        false => HttpResponse::Ok().json(it),
     }
 }
 

@@ -7,17 +7,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::access::Operator;
-use super::ask;
+use super::ask::{self, ROWS_MOST};
 use super::refusal::Refusal;
-use super::table::{Table, bytes};
+use super::table::{self, Table, bytes};
 use crate::http::Services;
 use crate::hub::Reader;
 use crate::limits::{Account, MINUTES};
-use crate::model::{ClientKey, StreamName, Timestamp};
+use crate::model::{ClientKey, StreamName};
 
-const TOP_MOST: usize = 10_000;
 const STREAMS_SHOWN: usize = 20;
-const MINUTE_MS: i64 = 60_000;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -66,18 +64,15 @@ pub(super) async fn get(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Refusal> {
     let Asked { top } = ask::query(&request)?;
-    if top > TOP_MOST {
-        return Err(Refusal::Query(format!("top is {TOP_MOST} at most")));
+    if top > ROWS_MOST {
+        return Err(Refusal::Query(format!("top is {ROWS_MOST} at most")));
     }
     let accounts = services.limits.ledger().accounts();
     let readers = services.hub.registry().readers();
     let posting = posting(&accounts, top);
     let reading = reading(readers.iter().map(AsRef::as_ref), &accounts, top);
     let traffic = Traffic { minutes: MINUTES, posting, reading };
-    if ask::wants_text(&request) {
-        return Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(traffic.text()));
-    }
-    Ok(HttpResponse::Ok().json(traffic))
+    Ok(table::answer(&request, &traffic, Traffic::text))
 }
 
 fn posting(accounts: &[Account], top: usize) -> Vec<Posting> {
@@ -88,7 +83,7 @@ fn posting(accounts: &[Account], top: usize) -> Vec<Posting> {
         posts: account.total.posts,
         events: account.total.events,
         bytes: account.total.bytes,
-        last_seen: Timestamp(account.last.saturating_mul(MINUTE_MS)).to_string(),
+        last_seen: account.last_seen.to_string(),
     };
     accounts.iter().take(top).map(shown).collect()
 }
