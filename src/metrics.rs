@@ -48,6 +48,24 @@ pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
 pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
 pub const SCHEMA_LOADS: &str = "sluice_schema_loads_total";
 pub const SCHEMA_LAST_LOADED: &str = "sluice_schema_last_loaded_seconds";
+pub const CANARY_SECONDS: &str = "sluice_canary_seconds";
+pub const CANARY_TRIPS: &str = "sluice_canary_trips_total";
+pub const CANARY_AGE: &str = "sluice_canary_age_seconds";
+pub const PARTITIONS_SICK: &str = "sluice_partitions_sick";
+pub const EXPECTATIONS_UNMET: &str = "sluice_expectations_unmet";
+/// Name and help of those that no recorder keeps: `health` writes them at a scrape.
+pub const STREAM_LAST_EVENT: (&str, &str) = (
+    "sluice_stream_last_event_seconds",
+    "When an event of the stream came by last, in seconds since 1970; its own time if that was before the start",
+);
+pub const CONSUMER_LAG: (&str, &str) =
+    ("sluice_consumer_lag", "Records of the partition that the tail has not brought yet");
+pub const TAILS_REBUILT: &str = "sluice_kafka_tails_rebuilt_total";
+pub const SPOOL_EVENTS: &str = "sluice_spool_events";
+pub const SPOOL_BYTES: &str = "sluice_spool_bytes";
+pub const SPOOL_MAX_BYTES: &str = "sluice_spool_max_bytes";
+pub const SPOOL_OLDEST_SECONDS: &str = "sluice_spool_oldest_seconds";
+pub const SPOOL_ASIDE: &str = "sluice_spool_aside";
 pub const BUILD_INFO: &str = "sluice_build_info";
 pub const START_TIME: &str = "sluice_start_time_seconds";
 
@@ -94,7 +112,21 @@ pub const ALL: &[Metric] = &[
     counter(LIMITED, &["limit", "mode"], "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"),
     gauge(VERDICT, &["state"], "1 for the state that holds (see /health), 0 for the others"),
     counter(VERDICT_CHANGES, &["to"], "Changes of the state, by the new one"),
+    gauge(CANARY_AGE, &[], "Since a canary last came through, or since the start"),
+    histogram(CANARY_SECONDS, &[], LATENCIES, "From the post of a canary until it was read back from a stream"),
+    counter(CANARY_TRIPS, &["result"], "Canaries by what became of them; late is one that came after it was given up"),
+    gauge(PARTITIONS_SICK, &[], "Partitions that nobody answers for"),
+    gauge(EXPECTATIONS_UNMET, &[], "Streams of which fewer events come than the catalogue's expect_every says"),
+    gauge(STREAM_LAST_EVENT.0, &["stream"], STREAM_LAST_EVENT.1),
+    // What waits on disk for a log that is away.
+    gauge(SPOOL_EVENTS, &[], "Events in the spool"),
+    gauge(SPOOL_BYTES, &[], "Bytes of the spool on disk"),
+    gauge(SPOOL_MAX_BYTES, &[], "Bytes that it may have; past them events are refused"),
+    gauge(SPOOL_OLDEST_SECONDS, &[], "How long the oldest event in the spool has waited"),
+    gauge(SPOOL_ASIDE, &[], "Events that the log refused for good, and that wait on disk for an operator"),
     // The log.
+    gauge(CONSUMER_LAG.0, &["topic", "partition"], CONSUMER_LAG.1),
+    counter(TAILS_REBUILT, &[], "Times that the consumer of the tail was made anew because it stood still although the broker answered, or failed"),
     counter(TAIL_RESTARTS, &[], "Times that the reading of the log failed by a fault of sluice and was begun anew"),
     counter(PRODUCERS_REBUILT, &[], "Kafka producers made anew after a fatal error"),
     counter(TAIL_MOVED, &[], "Partitions where retention or a new topic of the same name made the tail jump"),
@@ -112,6 +144,12 @@ pub const ALL: &[Metric] = &[
     gauge(BUILD_INFO, &["version"], "1, with the version that runs"),
     gauge(START_TIME, &[], "When the process began, in seconds since 1970"),
     counter(PANICS, &[], "Faults of sluice itself that ended a request or a task"),
+];
+
+/// Rare, and alerts wait for the first of them: they are there from the start, as counters without labels are.
+const FROM_ZERO: &[(&str, &str, &[&str])] = &[
+    (RELOADS, "result", &["swapped", "refused"]),
+    (SCHEMA_LOADS, "result", &["loaded", "unknown", "refused", "unavailable"]),
 ];
 
 /// One line of the page.
@@ -187,6 +225,9 @@ const fn histogram(
 /// Tells the recorder the whole page. Once, at the start.
 pub fn describe() {
     ALL.iter().for_each(Metric::describe);
+    for (name, label, values) in FROM_ZERO {
+        values.iter().for_each(|value| metrics::counter!(*name, *label => *value).increment(0));
+    }
 }
 
 #[cfg(test)]

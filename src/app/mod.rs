@@ -145,7 +145,7 @@ pub async fn start(
         tcp: bind_admin(config.admin.listen.as_deref())?,
         socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
     };
-    let render = scrape::install()?;
+    let recorder = scrape::install()?;
     scrape::count_panics();
     let shutdown = Shutdown::default();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
@@ -155,7 +155,7 @@ pub async fn start(
     engine.spawn(reloader.clone().on_hangup(hangups));
     let operators = Operators {
         services: services.clone(),
-        render,
+        render: scrape::start(recorder, String::new)?,
         logging,
         reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),

@@ -33,7 +33,7 @@ const ASKING_MAX: usize = 64;
 type Asking = oneshot::Sender<Bytes>;
 
 /// The recorder is installed once; a second one in the same process is a fault at the start, never later.
-pub(super) fn install() -> Result<Render, StartError> {
+pub(super) fn install() -> Result<PrometheusHandle, StartError> {
     let refused = |error: &dyn std::fmt::Display| StartError::Metrics(error.to_string());
     let mut builder = PrometheusBuilder::new();
     for metric in names::ALL {
@@ -48,7 +48,7 @@ pub(super) fn install() -> Result<Render, StartError> {
     names::describe();
     ::metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     ::metrics::gauge!(names::START_TIME).set(Timestamp::now().0 as f64 / 1_000.0);
-    Ok(start(handle)?)
+    Ok(handle)
 }
 
 /// A panic ends its request or its task, and no more; somebody must know of it.
@@ -60,24 +60,34 @@ pub(super) fn count_panics() {
     }));
 }
 
+/// From now on there is a text. `more` is what no recorder keeps, as whole lines: it is looked up when a text is made.
+pub(super) fn start(recorder: PrometheusHandle, more: impl Fn() -> String + Send + 'static) -> io::Result<Render> {
+    start_thread(Recorded { recorder, more })
+}
+
 /// What makes the text.
 trait Renderer: Send + 'static {
     fn render(&mut self) -> String;
     fn upkeep(&mut self);
 }
 
-impl Renderer for PrometheusHandle {
+struct Recorded<M> {
+    recorder: PrometheusHandle,
+    more: M,
+}
+
+impl<M: Fn() -> String + Send + 'static> Renderer for Recorded<M> {
     fn render(&mut self) -> String {
-        PrometheusHandle::render(self)
+        self.recorder.render() + &(self.more)()
     }
 
     fn upkeep(&mut self) {
-        self.run_upkeep();
+        self.recorder.run_upkeep();
     }
 }
 
 /// The thread ends when nobody is left who could ask.
-fn start(renderer: impl Renderer) -> io::Result<Render> {
+fn start_thread(renderer: impl Renderer) -> io::Result<Render> {
     let (ask, asked) = sync_channel(ASKING_MAX);
     std::thread::Builder::new().name("metrics".to_owned()).spawn(move || run(&asked, renderer))?;
     Ok(Arc::new(move || text(ask.clone()).boxed()))
@@ -144,7 +154,7 @@ mod tests {
 
     fn odd(fails_every: usize, gate: Option<Receiver<()>>) -> (Render, Arc<AtomicUsize>) {
         let rendered = Arc::<AtomicUsize>::default();
-        let render = start(Odd { rendered: rendered.clone(), fails_every, gate }).expect("a thread");
+        let render = start_thread(Odd { rendered: rendered.clone(), fails_every, gate }).expect("a thread");
         (render, rendered)
     }
 
