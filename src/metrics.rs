@@ -61,6 +61,9 @@ pub const STREAM_LAST_EVENT: (&str, &str) = (
 pub const CONSUMER_LAG: (&str, &str) =
     ("sluice_consumer_lag", "Records of the partition that the tail has not brought yet");
 pub const TAILS_REBUILT: &str = "sluice_kafka_tails_rebuilt_total";
+pub const SPOOLED: &str = "sluice_spooled_total";
+pub const SPOOL_REPLAYED: &str = "sluice_spool_replayed_total";
+pub const SPOOL_FAULTS: &str = "sluice_spool_faults_total";
 pub const SPOOL_EVENTS: &str = "sluice_spool_events";
 pub const SPOOL_BYTES: &str = "sluice_spool_bytes";
 pub const SPOOL_MAX_BYTES: &str = "sluice_spool_max_bytes";
@@ -98,10 +101,10 @@ pub const ALL: &[Metric] = &[
     counter(REFUSALS, &["status"], "Streams refused, by status; 200 is a stream that only asks for patience"),
     gauge(REFUSALS_HELD, &[], "Refusals whose last byte waits now, so that the client does not come back at once; and farewells to full sockets"),
     // Producers.
-    counter(EVENTS_ACCEPTED, &["stream", "mode"], "Events appended to the log, by stream and mode"),
+    counter(EVENTS_ACCEPTED, &["stream", "mode"], "Events accepted, by the log or the spool, by stream and mode"),
     counter(EVENTS_ACCEPTED_BYTES, &["stream"], "Bytes of these events, as they were appended"),
-    gauge(EVENTS_LAST_ACCEPTED, &[], "When an event was last appended, in seconds since 1970"),
-    counter(EVENTS_REFUSED, &["code", "stream", "mode"], "Events not appended, by cause, stream and mode"),
+    gauge(EVENTS_LAST_ACCEPTED, &[], "When an event was last accepted, in seconds since 1970"),
+    counter(EVENTS_REFUSED, &["code", "stream", "mode"], "Events not accepted, by cause, stream and mode"),
     counter(POSTS_REFUSED, &["cause"], "Requests refused as a whole, whatever events they had, by cause"),
     counter(POSTS_DENIED, &["cause"], "Requests to post that were refused because of who sent them, by cause"),
     counter(EVENTS_OF_THE_FUTURE, &[], "Events whose time was in the future: their record has the time of arrival"),
@@ -119,11 +122,14 @@ pub const ALL: &[Metric] = &[
     gauge(EXPECTATIONS_UNMET, &[], "Streams of which fewer events come than the catalogue's expect_every says"),
     gauge(STREAM_LAST_EVENT.0, &["stream"], STREAM_LAST_EVENT.1),
     // What waits on disk for a log that is away.
-    gauge(SPOOL_EVENTS, &[], "Events in the spool"),
-    gauge(SPOOL_BYTES, &[], "Bytes of the spool on disk"),
-    gauge(SPOOL_MAX_BYTES, &[], "Bytes that it may have; past them events are refused"),
-    gauge(SPOOL_OLDEST_SECONDS, &[], "How long the oldest event in the spool has waited"),
-    gauge(SPOOL_ASIDE, &[], "Events that the log refused for good, and that wait on disk for an operator"),
+    counter(SPOOLED, &[], "Events that were kept in the spool because the log did not take them"),
+    counter(SPOOL_REPLAYED, &[], "Events of the spool that the log has now"),
+    counter(SPOOL_FAULTS, &[], "Times that the spool could not be written or read: it was full, or its disk failed"),
+    gauge(SPOOL_EVENTS, &[], "Events in the spool that wait for the log"),
+    gauge(SPOOL_BYTES, &[], "Bytes of the events in the spool, those that were set aside included"),
+    gauge(SPOOL_MAX_BYTES, &[], "Bytes that the spool may have; past them events are refused"),
+    gauge(SPOOL_OLDEST_SECONDS, &[], "Since the event that has waited longest in the spool was accepted"),
+    gauge(SPOOL_ASIDE, &[], "Events in the spool that the log refuses for good"),
     // The log.
     gauge(CONSUMER_LAG.0, &["topic", "partition"], CONSUMER_LAG.1),
     counter(TAILS_REBUILT, &[], "Times that the consumer of the tail was made anew because it stood still although the broker answered, or failed"),

@@ -12,7 +12,8 @@
 //!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
 //!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
-//!   a reader that falls behind, `gone` readers that stand still and peers that vanish
+//!   a reader that falls behind, `gone` readers that stand still and peers that vanish, `metrics` what is counted, `alerts`
+//!   what Prometheus and Grafana make of it
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -22,6 +23,7 @@ mod support;
 mod admin;
 mod admin_access;
 mod admin_cli;
+mod alerts;
 mod allowed;
 mod asked;
 mod auth;
@@ -38,6 +40,7 @@ mod handover;
 mod incident;
 mod intake;
 mod limits;
+mod metrics;
 mod ndjson;
 mod old_ids;
 mod openapi;
