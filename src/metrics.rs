@@ -33,6 +33,7 @@ pub const CATALOG_AGE_SECONDS: &str = "sluice_catalog_age_seconds";
 pub const CATALOG_STREAMS: &str = "sluice_catalog_streams";
 pub const CATALOG_STREAMS_LEFT_OUT: &str = "sluice_catalog_streams_left_out";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
+pub const TAILS_REBUILT: &str = "sluice_kafka_tails_rebuilt_total";
 pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
 pub const SCHEMA_LOADS: &str = "sluice_schema_loads_total";
 
@@ -80,6 +81,11 @@ pub fn describe() {
     gauge!(CATALOG_AGE_SECONDS, Unit::Seconds, "Since the catalogue's address last gave an answer that was taken");
     gauge!(CATALOG_STREAMS, Unit::Count, "Streams and patterns of the catalogue");
     gauge!(CATALOG_STREAMS_LEFT_OUT, Unit::Count, "Entries of the catalogue's address whose settings make no sense");
+    counter!(
+        TAILS_REBUILT,
+        Unit::Count,
+        "Times that the consumer of the tail was made anew because it stood still although the broker answered, or failed"
+    );
     counter!(TAIL_MOVED, Unit::Count, "Partitions where retention or a new topic of the same name made the tail jump");
     gauge!(SCHEMAS_CACHED, Unit::Count, "Compiled schemas held in memory");
     counter!(SCHEMA_LOADS, Unit::Count, "Looks for a schema, by result");
