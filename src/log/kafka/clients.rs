@@ -107,10 +107,14 @@ impl Clients {
 
     /// Every property that librdkafka does not take from this key and with this value. Connects nowhere.
     pub(super) fn faults(&self) -> Vec<PropertyFault> {
-        let mut faults: Vec<PropertyFault> = Vec::new();
+        let nul = |(key, value): &(&String, &String)| key.contains('\0') || value.contains('\0');
+        let with_nul = self.options.properties.iter().filter(nul).map(|(key, _)| key);
+        let mut faults: Vec<PropertyFault> =
+            with_nul.map(|key| PropertyFault { key: key.clone(), why: "it holds a NUL byte".to_owned() }).collect();
         for config in [self.producer(), self.reads(), self.admin()] {
             // The first one ends librdkafka's look, so each that is found is taken out before the next look.
             let mut config = config;
+            faults.iter().for_each(|fault| _ = config.remove(&fault.key));
             while let Err(OpenError::Property { key, why }) =
                 config.create_native_config().map(drop).map_err(open_error)
             {
@@ -244,7 +248,7 @@ fn open_error(fault: KafkaError) -> OpenError {
         KafkaError::ClientConfig(_, _, key, _) if is_secret(&key) => {
             OpenError::Property { key, why: "not usable".into() }
         }
-        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why },
+        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why: why.trim_end().to_owned() },
         fault => OpenError::Client(fault.to_string()),
     }
 }

@@ -23,6 +23,9 @@ const TOPICS_ONE_BY_ONE_MAX: usize = 8;
 const BEFORE_STEP_FIRST: i64 = 1;
 const BEFORE_STEP_GROWTH: i64 = 16;
 
+/// Addresses kept of brokers that are away.
+const BROKERS_REMEMBERED_MAX: usize = 1_024;
+
 /// Raw times that Kafka's lookup by time takes for "the oldest" and "the end"; librdkafka passes them through.
 const OLDEST: rdkafka::Offset = rdkafka::Offset::Beginning;
 const END: rdkafka::Offset = rdkafka::Offset::End;
@@ -69,6 +72,15 @@ impl Cluster {
         match self.brokers.get(&id) {
             Some(address) => format!("{id} ({address})"),
             None => id.to_string(),
+        }
+    }
+
+    /// A cluster does not name brokers that are away; people want to know where they were.
+    pub(super) fn remember(&mut self, before: &Self) {
+        for (id, address) in &before.brokers {
+            if self.brokers.len() < BROKERS_REMEMBERED_MAX {
+                self.brokers.entry(*id).or_insert_with(|| address.clone());
+            }
         }
     }
 

@@ -62,8 +62,10 @@ async fn ask_the_cluster(
         .await
         .unwrap_or_else(|_| Err(stopping()));
     match asked {
-        Ok(cluster) => {
-            *check.known.lock() = cluster.clone();
+        Ok(mut cluster) => {
+            let mut known = check.known.lock();
+            cluster.remember(&known);
+            *known = cluster.clone();
             Ok((cluster, None))
         }
         Err(fault) => {
