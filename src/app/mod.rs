@@ -150,7 +150,7 @@ pub async fn start(
     let shutdown = Shutdown::default();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
-    let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
+    let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services, store.clone());
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
     let operators = Operators {

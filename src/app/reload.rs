@@ -1,7 +1,7 @@
 //! A new configuration without a restart: read as at the start, checked whole, and then swapped whole or refused whole.
 //!
 //! All that can fail comes first, and touches nothing that runs. What can change while the server runs: the section
-//! `limits`, a catalogue that is a file, and who may post. Other keys that differ are named, and wait for a restart.
+//! `limits`, a catalogue that is a file, who may post, and the addresses of Kafka's brokers. Other keys that differ are named, and wait for a restart.
 //!
 //! An address that a catalogue comes from is asked as well, and cannot refuse the rest: it is asked on a timer in any case,
 //! is somebody else's server, and being away it would keep an operator from taking a stolen token out.
@@ -21,6 +21,7 @@ use crate::fetch::Fetcher;
 use crate::http::{CatalogBecame, Reload, Reloaded, Services};
 use crate::intake::auth::Guard;
 use crate::limits::{self, Limits};
+use crate::log::Log;
 use crate::metrics as names;
 use crate::schema::Schemas;
 
@@ -42,12 +43,14 @@ struct Parts {
     limits: Limits,
     guard: Guard,
     live: Live,
+    log: Arc<dyn Log>,
 }
 
 /// What the parts were last given their values from.
 struct Given {
     auth: Arc<Loaded>,
     catalog: Arc<Loaded>,
+    log: Arc<Loaded>,
 }
 
 /// A configuration with nothing wrong in it, and what is made of it.
@@ -66,10 +69,12 @@ impl Reloader {
         address: SocketAddr,
         fetcher: Fetcher,
         services: &Services,
+        log: Arc<dyn Log>,
     ) -> Self {
-        let given = Mutex::new(Given { auth: started_with.clone(), catalog: started_with.clone() });
+        let [auth, catalog, of_log] = [(); 3].map(|()| started_with.clone());
+        let given = Mutex::new(Given { auth, catalog, log: of_log });
         let Services { engine, limits, guard, catalog: live, .. } = services.clone();
-        Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, limits, guard, live }))
+        Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, limits, guard, live, log }))
     }
 
     /// For the operators' listener. On the engine: an operator who leaves ends nothing half-way.
@@ -106,7 +111,12 @@ impl Parts {
         let outcome = match prepared.unwrap_or_else(|e| Err(vec![broke_off(&e)])) {
             Ok(prepared) => {
                 let answer = self.ask_the_address(&prepared.loaded.config).await;
-                self.swap(&mut given, prepared, answer)
+                let loaded = prepared.loaded.clone();
+                let swapped = self.swap(&mut given, prepared, answer);
+                if swapped.is_ok() {
+                    self.swap_brokers(&mut given, loaded).await;
+                }
+                swapped
             }
             Err(faults) => Err(faults),
         };
@@ -153,11 +163,16 @@ impl Parts {
     ) -> Result<Reloaded, Vec<String>> {
         let Prepared { loaded, guard, catalog } = prepared;
         let catalog = catalog.filter(|_| self.live.is_fixed());
-        let can_change =
-            |key: &String| key.starts_with("limits.") || is_auth(key) || catalog.is_some() && is_catalog(key);
+        // From one kind of log to the other is a restart.
+        let stays_kafka = [&self.started_with, &loaded].iter().all(|one| one.config.log.kafka.chosen());
+        let moves = |key: &str| stays_kafka && key == BROKERS;
+        let can_change = |key: &String| {
+            key.starts_with("limits.") || is_auth(key) || catalog.is_some() && is_catalog(key) || moves(key)
+        };
         let needs_restart = loaded.keys_unlike(&self.started_with).into_iter().filter(|key| !can_change(key)).collect();
         let mut changed = self.swap_limits(&loaded.config.limits)?;
         changed.extend(self.swap_guard(given, &loaded, &guard));
+        changed.extend(loaded.keys_unlike(&given.log).into_iter().filter(|key| moves(key)));
         let (catalog, catalog_fault) = match (catalog, answer) {
             (Some(catalog), _) => {
                 changed.extend(loaded.keys_unlike(&given.catalog).into_iter().filter(|key| is_catalog(key)));
@@ -180,6 +195,15 @@ impl Parts {
             self.limits.set(wanted.clone())?;
         }
         Ok(changed)
+    }
+
+    /// Takes as long as what is under way to the old ones takes to be settled, and that is bounded.
+    async fn swap_brokers(&self, given: &mut Given, loaded: Arc<Loaded>) {
+        let [now, wanted] = [&given.log, &loaded].map(|one| &one.config.log.kafka);
+        if now.chosen() && wanted.chosen() && now.bootstrap_servers != wanted.bootstrap_servers {
+            self.log.reconnect(&wanted.bootstrap_servers).await;
+            given.log = loaded;
+        }
     }
 
     /// Always: what stands in the key files may have changed, and their names not.
@@ -210,6 +234,9 @@ fn catalog_of(config: &Config) -> Result<Option<Catalog>, Vec<String>> {
 fn comes_from_an_address(config: &Config) -> bool {
     matches!(config.catalog.place(), Ok(Place::Address(_)))
 }
+
+/// Where Kafka is.
+const BROKERS: &str = "log.kafka.bootstrap_servers";
 
 fn is_auth(key: &str) -> bool {
     matches!(key, "intake.auth" | "intake.tokens") || key.starts_with("intake.jwt.")

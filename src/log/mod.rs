@@ -76,6 +76,10 @@ pub trait Log: Send + Sync {
             .map_err(|error| MakeError { why: error.to_string(), by_hand: None })
     }
 
+    /// Is reached at these addresses from now on, where it is reached by address at all. What is under way is finished or
+    /// answered; tails and reads go on where they stand.
+    async fn reconnect(&self, _addresses: &[String]) {}
+
     /// Whether the log answers now.
     async fn check(&self) -> Result<(), ReadError>;
 

@@ -4,6 +4,7 @@
 //! - `ledger` what a reader had, what the log holds, and whether these agree
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
 //! - `follower` a reader that stays connected, and waiting on what it has seen
+//! - `forwarder` an address behind which brokers change
 //! - the other modules are the facts; the server and its wire are those of `tests/it/`
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
@@ -19,6 +20,7 @@ mod raw;
 mod server;
 
 mod follower;
+mod forwarder;
 mod ledger;
 mod load;
 
@@ -28,4 +30,5 @@ mod late_topic;
 mod outage;
 mod overload;
 mod paused;
+mod replaced;
 mod scrapes;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusBuilder;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -13,7 +12,7 @@ use sluice::model::Topic;
 use tokio::runtime::Handle;
 
 use crate::support::{self, Broker, PATIENCE, eventually};
-use crate::{DEADLINE, EVENT_BYTES_MAX, Watched, append_one, new_topic, open, record};
+use crate::{DEADLINE, EVENT_BYTES_MAX, Watched, append_one, counted, metrics, new_topic, open, record};
 
 fn open_as(broker: &Broker, group: &str) -> KafkaLog {
     let options = Options {
@@ -58,7 +57,7 @@ async fn the_group_shows_how_far_this_host_is() {
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
 async fn a_producer_that_failed_for_good_is_made_anew() {
-    let metrics = PrometheusBuilder::new().install_recorder().expect("the only recorder of this binary");
+    metrics();
     let cluster = MockCluster::new(1).expect("a mock cluster");
     // What idempotence cannot survive.
     let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
@@ -69,7 +68,7 @@ async fn a_producer_that_failed_for_good_is_made_anew() {
     let recovers = eventually(PATIENCE, || async { append_one(&log, record(&topic, "x")).await.is_ok() });
 
     assert!(recovers.await, "appends go on with the new producer");
-    assert!(metrics.render().contains("sluice_kafka_producers_rebuilt_total 1"), "{}", metrics.render());
+    assert_eq!(counted("sluice_kafka_producers_rebuilt_total"), 1);
 }
 
 #[tokio::test]
@@ -89,6 +88,28 @@ async fn a_property_that_cannot_be_had_is_refused_when_the_log_opens_and_a_secre
     let secret = refused("ssl.key.password", "hush\0hush").map(|fault| fault.to_string()).unwrap_or_default();
     assert!(!secret.contains("hush"), "{secret}");
     assert!(refused("compression.type", "gzip").is_none(), "zlib is compiled in");
+}
+
+#[test]
+fn every_property_that_librdkafka_does_not_take_is_a_fault_of_the_configuration() {
+    let options = Options {
+        bootstrap_servers: vec!["localhost:1".to_owned()],
+        properties: [
+            ("no.such.property", "1"),
+            ("compression.type", "loud"),
+            ("fetch.wait.max.ms", "-7"),
+            ("ssl.key.password", "hush\0hush"),
+            ("retries", "3"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
+        ..Options::default()
+    };
+    let mut faults = options.faults(Duration::from_secs(9));
+    faults.sort_by(|one, other| one.key.cmp(&other.key));
+    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["compression.type", "fetch.wait.max.ms", "no.such.property", "ssl.key.password"], "{faults:?}");
+    assert!(!faults[3].why.contains("hush") && faults[1].why.contains("-7"), "{faults:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,19 +4,22 @@
 //! - this page: a log on a broker, records, and what a tail has brought
 //! - `outage` the broker goes and comes back
 //! - `topics` limits, retention, topics made anew
+//! - `mock` faults that a real broker shows rarely, injected into librdkafka's mock of a cluster
 //! - `client` what depends on librdkafka's client: groups, properties, fatal errors
 
 mod client;
+mod mock;
 mod outage;
 #[path = "../support/mod.rs"]
 mod support;
 mod topics;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sluice::log::kafka::{KafkaLog, Options};
 use sluice::log::{AppendError, Appended, Log, Opened, Tail};
 use sluice::model::{NewRecord, Offset, Partition, Timestamp, Topic};
@@ -38,6 +41,19 @@ fn open_with(broker: &Broker, properties: &[(&str, &str)]) -> Arc<KafkaLog> {
     let options = Options { bootstrap_servers: vec![broker.bootstrap().to_owned()], properties, ..Options::default() };
     let log = KafkaLog::open(options, &support::unique("group"), EVENT_BYTES_MAX, DEADLINE, Handle::current());
     Arc::new(log.expect("the log opens"))
+}
+
+/// The only recorder of this binary.
+fn metrics() -> &'static PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().expect("nobody else has one"))
+}
+
+/// A counter without labels; 0 if it does not exist yet.
+fn counted(name: &str) -> u64 {
+    let text = metrics().render();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_default()
 }
 
 async fn new_topic(broker: &Broker, partitions: i32, config: &[(&str, &str)]) -> Topic {

@@ -37,7 +37,9 @@ impl Load {
                             break;
                         }
                         let value = format!("{appender} {number}");
-                        if append_one(&log, record(&topic, value.clone())).await.is_ok() {
+                        let answer = append_one(&log, record(&topic, value.clone())).await;
+                        assert!(!matches!(answer, Err(AppendError::Refused(_))), "an outage passes: {answer:?}");
+                        if answer.is_ok() {
                             taken.push(value);
                             acknowledged.fetch_add(1, Ordering::Relaxed);
                         }

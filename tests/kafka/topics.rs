@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sluice::log::{AppendError, Log};
+use sluice::log::{AppendError, Log, Surveyed};
 use sluice::model::{Offset, Partition, Topic};
 
 use crate::support::{self, PATIENCE, eventually};
@@ -40,8 +40,25 @@ async fn a_topic_that_cannot_exist_takes_nothing_and_says_so_in_time() {
 
     let answer = append_one(&log, record(&Topic::new("no such/topic"), "x")).await;
 
-    assert!(matches!(answer, Err(AppendError::NotWritten(_))), "{answer:?}");
+    assert!(matches!(answer, Err(AppendError::Refused(_))), "{answer:?}");
     assert!(started.elapsed() < DEADLINE + MARGIN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
+async fn a_topic_of_our_own_is_made_once_with_one_partition_and_a_short_memory() {
+    let broker = support::kafka().await;
+    let log = open(&broker);
+    let topic = Topic::new(&support::unique("own"));
+
+    assert_eq!(log.make_own(&topic).await, Ok(()));
+    assert_eq!(log.make_own(&topic).await, Ok(()), "it is there");
+
+    let surveyed = log.survey(std::slice::from_ref(&topic)).await.expect("the log is asked");
+    let partition = Partition::new(&topic, 0);
+    assert_eq!(surveyed, [Surveyed { partition, ends: Ok(Offset(0)..Offset(0)) }]);
+    let told = broker.config(topic.as_str(), "retention.ms").await;
+    assert_eq!(told.as_deref(), Some("3600000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

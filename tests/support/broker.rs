@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -37,7 +37,12 @@ impl Broker {
 
     /// Makes a topic with this configuration (on top of "keep everything, take 16 MiB") and waits until it can be used.
     pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create_replicated_topic(name, partitions, 1, config).await;
+    }
+
+    /// The same, held by so many brokers.
+    pub async fn create_replicated_topic(&self, name: &str, partitions: i32, by: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(by));
         for (key, value) in TOPIC_DEFAULTS {
             if config.iter().all(|(own, _)| *own != key) {
                 topic = topic.set(key, value);
@@ -71,6 +76,14 @@ impl Broker {
         cut.add_partition_offset(topic, partition, Offset::Offset(below)).expect("a valid offset");
         let cut = self.admin().delete_records(&cut, &options()).await.expect("the broker answers");
         cut.elements().iter().for_each(|one| one.error().expect("the records are deleted"));
+    }
+
+    /// What the topic's configuration says.
+    pub async fn config(&self, topic: &str, key: &str) -> Option<String> {
+        let asked = self.admin().describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
+        let mut described = asked.expect("the broker answers");
+        let described = described.pop()?.expect("the topic is there");
+        described.entry_map().get(key)?.value.clone()
     }
 
     /// Waits until the topic has this many partitions with a leader; none: until it is gone.

@@ -1,4 +1,5 @@
 //! A Kafka node of the test's own: broker and controller in one Java process, on free ports, with data that is removed.
+//! Another one may join it, as a broker.
 //!
 //! Java is run by a small shell script that takes orders from a pipe. When the pipe closes, because the node was
 //! dropped or because the test process died in whatever way, the script kills Java and removes the data: no orphans,
@@ -49,7 +50,11 @@ pub struct KafkaNode(Arc<Mutex<Node>>);
 struct Node {
     dir: TempDir,
     jars: PathBuf,
+    id: u32,
+    cluster_id: String,
     broker_port: u16,
+    /// Where clients are told to come; its own port if nowhere else.
+    advertised_port: Option<u16>,
     controller_port: u16,
     supervisor: Child,
     orders: Option<ChildStdin>,
@@ -63,7 +68,26 @@ impl KafkaNode {
     }
 
     pub async fn try_start() -> Result<Self, String> {
-        let node = spawn_blocking(Node::start).await.expect("starting a node does not panic")?;
+        Self::start_as(Role::Alone { advertised_port: None }).await
+    }
+
+    /// A node that tells its clients to come to this port of this machine, wherever it is itself.
+    pub async fn start_behind(port: u16) -> Self {
+        let role = Role::Alone { advertised_port: Some(port) };
+        Self::start_as(role).await.unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// A second broker of this node's cluster.
+    pub async fn start_another(&self) -> Self {
+        let role = {
+            let node = self.node();
+            Role::Beside { cluster_id: node.cluster_id.clone(), controller_port: node.controller_port }
+        };
+        Self::start_as(role).await.unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    async fn start_as(role: Role) -> Result<Self, String> {
+        let node = spawn_blocking(move || Node::start(&role)).await.expect("starting a node does not panic")?;
         Ok(Self(Arc::new(Mutex::new(node))))
     }
 
@@ -133,13 +157,21 @@ impl KafkaNode {
     }
 }
 
+/// What a node is in its cluster.
+enum Role {
+    /// Broker and controller.
+    Alone { advertised_port: Option<u16> },
+    /// A broker more.
+    Beside { cluster_id: String, controller_port: u16 },
+}
+
 impl Node {
-    fn start() -> Result<Self, String> {
+    fn start(role: &Role) -> Result<Self, String> {
         let jars = kafka_jars()?;
         let mut fault = String::new();
         // Another process may take a port between the choice and the bind: then the node goes, and the next one tries others.
         for _ in 0..START_ATTEMPTS {
-            let mut node = Self::prepare(&jars);
+            let mut node = Self::prepare(&jars, role);
             node.format()?;
             match node.run_until_it_answers() {
                 Ok(()) => return Ok(node),
@@ -150,7 +182,7 @@ impl Node {
         Err(fault)
     }
 
-    fn prepare(jars: &Path) -> Self {
+    fn prepare(jars: &Path, role: &Role) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-kafka-").tempdir().expect("a folder for the node's data");
         let command = java(jars);
         let mut supervisor = Command::new("sh")
@@ -169,8 +201,28 @@ impl Node {
             .expect("sh runs");
         let orders = supervisor.stdin.take();
         let answers = BufReader::new(supervisor.stdout.take().expect("stdout is a pipe"));
-        let (broker_port, controller_port) = (free_port(), free_port());
-        let node = Self { dir, jars: jars.to_owned(), broker_port, controller_port, supervisor, orders, answers };
+        let broker_port = free_port();
+        let (id, cluster_id, controller_port, advertised_port) = match role {
+            // A leading 'A' keeps a random '-' from reading as an option.
+            Role::Alone { advertised_port } => {
+                let random = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
+                (1, format!("A{}", &random[1..]), free_port(), *advertised_port)
+            }
+            Role::Beside { cluster_id, controller_port } => (2, cluster_id.clone(), *controller_port, None),
+        };
+        let jars = jars.to_owned();
+        let node = Self {
+            dir,
+            jars,
+            id,
+            cluster_id,
+            broker_port,
+            advertised_port,
+            controller_port,
+            supervisor,
+            orders,
+            answers,
+        };
         node.write_properties();
         node
     }
@@ -182,12 +234,17 @@ impl Node {
     /// One node has no replicas, small buffers, a cleaner in a hurry and a short memory of its own crash: tests wait for it.
     fn write_properties(&self) {
         let (broker, controller) = (self.broker_port, self.controller_port);
+        let (id, advertised) = (self.id, self.advertised_port.unwrap_or(broker));
+        let (roles, and_controller) = match self.leads() {
+            true => ("broker,controller", format!(",CONTROLLER://127.0.0.1:{controller}")),
+            false => ("broker", String::new()),
+        };
         let data = self.dir.path().join("data");
         let text = format!(
-            "process.roles=broker,controller\nnode.id=1\n\
+            "process.roles={roles}\nnode.id={id}\n\
              controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{broker}\n\
+             listeners=PLAINTEXT://127.0.0.1:{broker}{and_controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=PLAINTEXT\nlog.dirs={data}\n\
@@ -205,18 +262,11 @@ impl Node {
     }
 
     fn format(&self) -> Result<(), String> {
-        // A leading 'A' keeps a random '-' from reading as an option.
-        let cluster_id = format!("A{}", &URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes())[1..]);
+        let alone: &[&str] = if self.leads() { &["--standalone"] } else { &[] };
         let run = java(&self.jars)
-            .args([
-                "-XX:TieredStopAtLevel=1",
-                "kafka.tools.StorageTool",
-                "format",
-                "--standalone",
-                "-t",
-                &cluster_id,
-                "-c",
-            ])
+            .args(["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"])
+            .args(alone)
+            .args(["-t", &self.cluster_id, "-c"])
             .arg(self.dir.path().join("server.properties"))
             .output()
             .map_err(|fault| fault.to_string())?;
@@ -245,6 +295,10 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        self.id == 1
     }
 
     fn order(&mut self, order: &str) {

@@ -98,11 +98,36 @@ pub(super) fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize))
 }
 
+/// What a broker also says for a moment, when it is just coming back.
+pub(super) fn is_unknown_topic(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition))
+}
+
+/// Of this topic, or of this record, and not to be mended by waiting. What is wrong with the whole cluster or with sluice's
+/// own login is not among it: it holds up everything, and everything goes once an operator has mended it.
+fn is_for_good(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::InvalidTopic
+                | Code::TopicAuthorizationFailed
+                | Code::PolicyViolation
+                | Code::InvalidRecord
+                | Code::InvalidTimestamp
+        )
+    )
+}
+
 /// The client did not take the record at all.
 pub(super) fn refused(error: &KafkaError, bytes: usize) -> AppendError {
-    match is_too_large(error) {
-        true => AppendError::TooLarge(format!("{bytes} bytes, and Kafka says: {error}")),
-        false => AppendError::NotWritten(error.to_string()),
+    if is_too_large(error) {
+        AppendError::TooLarge(format!("{bytes} bytes, and Kafka says: {error}"))
+    } else if is_for_good(error) {
+        AppendError::Refused(error.to_string())
+    } else {
+        AppendError::NotWritten(error.to_string())
     }
 }
 
@@ -113,7 +138,7 @@ pub(super) fn refused(error: &KafkaError, bytes: usize) -> AppendError {
 pub(super) fn fate(error: &KafkaError, placed: bool, bytes: usize) -> AppendError {
     use RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
-        _ if is_too_large(error) => refused(error, bytes),
+        _ if is_too_large(error) || is_for_good(error) => refused(error, bytes),
         Some(Code::MessageTimedOut) if !placed => {
             AppendError::NotWritten("no broker told in time where the topic's partitions are".to_owned())
         }
@@ -124,13 +149,8 @@ pub(super) fn fate(error: &KafkaError, placed: bool, bytes: usize) -> AppendErro
             | Code::UnknownTopic
             | Code::UnknownPartition
             | Code::UnknownTopicOrPartition
-            | Code::InvalidTopic
-            | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
-            | Code::InvalidTimestamp
-            | Code::InvalidRecord
             | Code::InvalidMessage
-            | Code::PolicyViolation
             | Code::NotEnoughReplicas
             | Code::UnsupportedCompressionType
             | Code::Authentication
@@ -140,5 +160,52 @@ pub(super) fn fate(error: &KafkaError, placed: bool, bytes: usize) -> AppendErro
         // On a fatal error the client refuses before it sends, but says the same of what it had sent.
         Some(Code::Fatal) if !placed => AppendError::NotWritten(error.to_string()),
         _ => AppendError::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    fn fate_of(code: Code, placed: bool) -> AppendError {
+        fate(&KafkaError::MessageProduction(code), placed, 7)
+    }
+
+    #[test]
+    fn what_only_an_operator_can_mend_is_refused_and_what_passes_is_not() {
+        let for_good = [
+            Code::InvalidTopic,
+            Code::TopicAuthorizationFailed,
+            Code::PolicyViolation,
+            Code::InvalidRecord,
+            Code::InvalidTimestamp,
+        ];
+        for code in for_good {
+            assert!(matches!(fate_of(code, true), AppendError::Refused(_)), "{code}");
+            assert!(matches!(refused(&KafkaError::MessageProduction(code), 7), AppendError::Refused(_)), "{code}");
+        }
+        let passing = [
+            Code::QueueFull,
+            Code::PurgeQueue,
+            Code::UnknownTopic,
+            Code::UnknownPartition,
+            Code::UnknownTopicOrPartition,
+            Code::NotEnoughReplicas,
+            Code::ClusterAuthorizationFailed,
+            Code::SaslAuthenticationFailed,
+        ];
+        for code in passing {
+            assert!(matches!(fate_of(code, true), AppendError::NotWritten(_)), "{code}");
+        }
+        assert!(matches!(fate_of(Code::MessageSizeTooLarge, true), AppendError::TooLarge(_)));
+    }
+
+    #[test]
+    fn a_time_out_is_not_written_only_where_nothing_can_have_been_sent() {
+        assert!(matches!(fate_of(Code::MessageTimedOut, false), AppendError::NotWritten(_)));
+        assert!(matches!(fate_of(Code::MessageTimedOut, true), AppendError::Unknown(_)));
+        assert!(matches!(fate_of(Code::PurgeInflight, true), AppendError::Unknown(_)));
     }
 }

@@ -1,12 +1,15 @@
 //! How each of the engine's clients is configured: sluice's choices, then the operator's, then what promises rest on.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::OpenError;
-use super::options::{Options, is_secret};
+use super::options::{Options, PropertyFault, is_secret};
 use super::producer::limits;
 
 /// Key, headers and framing of a record beside its value.
@@ -61,19 +64,67 @@ const CONSUMER_KEPT: &[(&str, &str)] = &[
 /// Reads answer a waiting reader: at the end of a partition the broker is not to wait for more.
 const READS: &[(&str, &str)] = &[("fetch.wait.max.ms", "5"), ("topic.metadata.propagation.max.ms", "0")];
 
-/// Makes clients of one cluster.
+/// Makes clients of one cluster. Its clones all move together.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
     options: Options,
+    first_contact: Arc<Mutex<FirstContact>>,
     group_id: String,
     event_bytes_max: usize,
     deadline: Duration,
 }
 
+/// Where a client asks first. Others are found from there.
+#[derive(Debug)]
+struct FirstContact {
+    servers: Vec<String>,
+    generation: u64,
+}
+
 impl Clients {
     pub(super) fn new(options: Options, default_group_id: &str, event_bytes_max: usize, deadline: Duration) -> Self {
         let group_id = options.group_id.clone().unwrap_or_else(|| default_group_id.to_owned());
-        Self { options, group_id, event_bytes_max, deadline }
+        let servers = options.bootstrap_servers.clone();
+        let first_contact = Arc::new(Mutex::new(FirstContact { servers, generation: 0 }));
+        Self { options, first_contact, group_id, event_bytes_max, deadline }
+    }
+
+    /// Clients that are made from now on begin at these addresses. False if that is where they begin already.
+    pub(super) fn move_to(&self, servers: &[String]) -> bool {
+        let mut first_contact = self.first_contact.lock();
+        if first_contact.servers == servers {
+            return false;
+        }
+        first_contact.servers = servers.to_vec();
+        first_contact.generation += 1;
+        true
+    }
+
+    /// Who asks before it makes a client knows later whether that client is of another place.
+    pub(super) fn generation(&self) -> u64 {
+        self.first_contact.lock().generation
+    }
+
+    /// Every property that librdkafka does not take from this key and with this value. Connects nowhere.
+    pub(super) fn faults(&self) -> Vec<PropertyFault> {
+        let nul = |(key, value): &(&String, &String)| key.contains('\0') || value.contains('\0');
+        let with_nul = self.options.properties.iter().filter(nul).map(|(key, _)| key);
+        let mut faults: Vec<PropertyFault> =
+            with_nul.map(|key| PropertyFault { key: key.clone(), why: "it holds a NUL byte".to_owned() }).collect();
+        for config in [self.producer(), self.reads(), self.admin()] {
+            // The first one ends librdkafka's look, so each that is found is taken out before the next look.
+            let mut config = config;
+            faults.iter().for_each(|fault| _ = config.remove(&fault.key));
+            while let Err(OpenError::Property { key, why }) =
+                config.create_native_config().map(drop).map_err(open_error)
+            {
+                config.remove(&key);
+                if faults.iter().all(|fault| fault.key != key) {
+                    faults.push(PropertyFault { key, why });
+                }
+            }
+        }
+        faults
     }
 
     pub(super) fn deadline(&self) -> Duration {
@@ -81,7 +132,7 @@ impl Clients {
     }
 
     pub(super) fn bootstrap_servers(&self) -> String {
-        self.options.bootstrap_servers.join(",")
+        self.first_contact.lock().servers.join(",")
     }
 
     /// For who is alone: whatever the operator's `linger.ms`, there is no company to wait for.
@@ -139,6 +190,13 @@ impl Clients {
         config
     }
 
+    /// For what an administrator does.
+    pub(super) fn admin(&self) -> ClientConfig {
+        let mut config = self.common();
+        self.operators(&mut config);
+        config
+    }
+
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
@@ -181,12 +239,16 @@ where
     T: FromClientConfigAndContext<C>,
     C: rdkafka::ClientContext,
 {
-    config.create_with_context(context).map_err(|fault| match fault {
+    config.create_with_context(context).map_err(open_error)
+}
+
+fn open_error(fault: KafkaError) -> OpenError {
+    match fault {
         // librdkafka's sentence repeats the value.
         KafkaError::ClientConfig(_, _, key, _) if is_secret(&key) => {
             OpenError::Property { key, why: "not usable".into() }
         }
-        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why },
+        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why: why.trim_end().to_owned() },
         fault => OpenError::Client(fault.to_string()),
-    })
+    }
 }

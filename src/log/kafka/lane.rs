@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::statistics::Statistics;
 
 use super::batch::Ticket;
-use super::clients::make;
+use super::clients::{Clients, make};
 use super::context::Context;
 use super::producer::Shared;
 use super::{OpenError, PROBE_TOPIC};
@@ -50,7 +50,7 @@ impl LaneKind {
 
 pub(super) struct Lane {
     kind: LaneKind,
-    config: ClientConfig,
+    clients: Clients,
     current: Mutex<Current>,
 }
 
@@ -71,8 +71,8 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Lane {
-    pub(super) fn new(kind: LaneKind, config: ClientConfig) -> Self {
-        Self { kind, config, current: Mutex::new(Current::NotStarted) }
+    pub(super) fn new(kind: LaneKind, clients: &Clients) -> Self {
+        Self { kind, clients: clients.clone(), current: Mutex::new(Current::NotStarted) }
     }
 
     pub(super) fn start(&self, owner: &Arc<Shared>) -> Result<(), OpenError> {
@@ -148,20 +148,48 @@ impl Lane {
                 owner.on_trouble(kind, trouble);
             }
         });
-        make(&self.config, Fates { context, owner, kind }).map(Arc::new)
+        make(&self.config(), Fates { context, owner, kind }).map(Arc::new)
+    }
+
+    fn config(&self) -> ClientConfig {
+        match self.kind {
+            LaneKind::AtOnce => self.clients.producer_at_once(),
+            LaneKind::Together => self.clients.producer_together(),
+            LaneKind::Alone => self.clients.producer_of_single_records(),
+        }
+    }
+
+    /// Waits for what is under way, at most until then, and goes on with a client that begins at the addresses that hold
+    /// now. What had no answer by then is told so: queued is not written, sent is unknown. Blocks.
+    pub(super) fn move_on(&self, owner: &Arc<Shared>, until: Instant) {
+        let Some(old) = self.current() else { return };
+        if let Err(fault) = old.flush(until.saturating_duration_since(Instant::now())) {
+            tracing::warn!(
+                client = self.kind.name(),
+                "records were not acknowledged before the addresses changed: {fault}"
+            );
+        }
+        drop(old);
+        if let Err(fault) = self.swap(owner) {
+            tracing::error!(client = self.kind.name(), "the producer stays where it was: {fault}");
+        }
     }
 
     /// What the old client still held comes back as purged when it is dropped: queued is not written, sent is unknown.
-    fn replace(&self, owner: &Arc<Shared>, why: &str) {
-        let made = match self.make(owner) {
-            Ok(made) => made,
-            Err(fault) => return tracing::error!(client = self.kind.name(), "no new producer: {fault}"),
-        };
+    fn swap(&self, owner: &Arc<Shared>) -> Result<(), OpenError> {
+        let made = self.make(owner)?;
         let mut current = self.current.lock();
-        let Current::Running(old) = &mut *current else { return };
+        let Current::Running(old) = &mut *current else { return Ok(()) };
         let old = std::mem::replace(old, made);
         drop(current);
         drop(old);
+        Ok(())
+    }
+
+    fn replace(&self, owner: &Arc<Shared>, why: &str) {
+        if let Err(fault) = self.swap(owner) {
+            return tracing::error!(client = self.kind.name(), "no new producer: {fault}");
+        }
         tracing::warn!(client = self.kind.name(), why, "the producer failed for good and was made anew");
         metrics::counter!(PRODUCERS_REBUILT).increment(1);
     }

@@ -3,8 +3,12 @@
 //! - this page: [`KafkaLog`], the engine
 //! - `options` the section of the configuration; `clients` what it makes of librdkafka's clients; `context` what those say
 //! - `producer` appends: `outbox` when what goes, `batch` one call's answers, `lane` a producer and its thread
-//! - `reads` questions from many, answered by a few; `reader` one of these
-//! - `tail` the following read: `places` where it stands, `scout` what it has to ask
+//! - `unknown` topics that the cluster denies; `own` makes sluice's own
+//! - `reads` questions from many, answered by a few; `reader` one of these; `survey` how every partition is
+//! - `tail` the following read: `places` where it stands, `scout` what it has to ask, `still` where nothing moves
+//!
+//! Every client finds its brokers again by itself when these come back, at the same name or known from the cluster. Where
+//! nobody tells it where they are now, an operator does: [`Log::reconnect`] makes all clients anew, and nothing is lost.
 //!
 //! Blocking calls of librdkafka stay on threads of our own or on the engine runtime's blocking threads.
 
@@ -14,12 +18,16 @@ mod context;
 mod lane;
 mod options;
 mod outbox;
+mod own;
 mod places;
 mod producer;
 mod reader;
 mod reads;
 mod scout;
+mod still;
+mod survey;
 mod tail;
+mod unknown;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -34,7 +42,7 @@ use self::clients::Clients;
 use self::producer::Producer;
 use self::reads::Reads;
 use self::tail::{KafkaTail, Running};
-use super::{AppendError, Appended, Block, Log, PartitionEnds, ReadError, Tail};
+use super::{AppendError, Appended, Block, Log, MakeError, PartitionEnds, ReadError, Surveyed, Tail};
 use crate::model::{NewRecord, Offset, Partition, Timestamp, Topic};
 
 /// A topic that a cluster has, or may have, without our doing: asked for to see whether anybody answers.
@@ -79,7 +87,7 @@ impl KafkaLog {
         deadline: Duration,
         engine: Handle,
     ) -> Result<Self, OpenError> {
-        if let Some(fault) = options.faults(deadline).into_iter().next() {
+        if let Some(fault) = options.contradictions(deadline).into_iter().next() {
             return Err(fault.into());
         }
         let clients = Clients::new(options, default_group_id, event_bytes_max, deadline);
@@ -127,6 +135,27 @@ impl Log for KafkaLog {
         let (tail, running) = started.expect("a tail starts").expect("a tail's clients can be made");
         self.keep(running);
         Box::new(tail)
+    }
+
+    async fn survey(&self, topics: &[Topic]) -> Result<Vec<Surveyed>, ReadError> {
+        self.reads.survey(topics).await
+    }
+
+    async fn make_own(&self, topic: &Topic) -> Result<(), MakeError> {
+        own::make(&self.clients, topic, &self.engine).await
+    }
+
+    async fn reconnect(&self, addresses: &[String]) {
+        if !self.clients.move_to(addresses) {
+            return;
+        }
+        self.tails.lock().running.iter().for_each(|tail| tail.state.calls.look());
+        self.reads.move_on().await;
+        self.producer.move_on().await;
+        tracing::info!(
+            addresses = self.clients.bootstrap_servers(),
+            "Kafka's clients were made anew at other addresses"
+        );
     }
 
     async fn check(&self) -> Result<(), ReadError> {

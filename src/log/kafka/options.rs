@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::clients::Clients;
 use crate::model::units;
 
 /// Where Kafka is, and how to talk to it. Without `bootstrap_servers` the log is SQLite.
@@ -30,8 +31,19 @@ impl Options {
         !self.bootstrap_servers.is_empty()
     }
 
-    /// Every property that contradicts a promise of sluice. `deadline` is the one of a request to append.
+    /// Every property that contradicts a promise of sluice, or that librdkafka does not take. `deadline` is the one of a
+    /// request to append.
     pub fn faults(&self, deadline: Duration) -> Vec<PropertyFault> {
+        let mut faults = self.contradictions(deadline);
+        if self.chosen() {
+            let refused = Clients::new(self.clone(), "", 0, deadline).faults();
+            faults.extend(refused.into_iter().filter(|refused| self.properties.contains_key(&refused.key)));
+        }
+        faults
+    }
+
+    /// Every property that contradicts a promise of sluice.
+    pub(super) fn contradictions(&self, deadline: Duration) -> Vec<PropertyFault> {
         self.properties.iter().filter_map(|(key, value)| fault_of(key, value, deadline)).collect()
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum State {
     Open,
     /// No broker answers. What is kept here until the deadline can be said to be not written; handed over, it could not.
     Away,
+    /// The clients are being changed for others: what comes waits for these.
+    Moving,
     Closed,
 }
 
@@ -63,7 +65,7 @@ impl Outbox {
             return Err(Refusal::Bytes(self.held.bytes));
         }
         self.held += batch.load;
-        if self.state == State::Away {
+        if matches!(self.state, State::Away | State::Moving) {
             self.waiting.push_back(batch.clone());
             return Ok(Next::Wait);
         }
@@ -92,13 +94,20 @@ impl Outbox {
         }
     }
 
+    /// The clients have been changed. Whether a broker answers these is yet to be seen.
+    pub(super) fn moved(&mut self) {
+        if self.state == State::Moving {
+            self.state = State::Away;
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }
 
-    /// Closed is for good. Brings what may go now.
+    /// Closed is for good, and what clients say that are being changed for others is not heard. Brings what may go now.
     pub(super) fn set_state(&mut self, state: State) -> Vec<Arc<Batch>> {
-        if self.state != State::Closed {
+        if self.state != State::Closed && (self.state != State::Moving || state == State::Closed) {
             self.state = state;
         }
         if self.state != State::Open {
@@ -161,6 +170,18 @@ mod tests {
         assert!(back.len() == 1 && Arc::ptr_eq(&back[0], &two));
         outbox.settle(10);
         assert_eq!((outbox.held, outbox.in_flight), (Load::default(), 0));
+    }
+
+    #[test]
+    fn while_clients_are_changed_what_comes_waits_whatever_the_old_ones_say() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.admit(&batch(1, 10)), AT_ONCE);
+        outbox.set_state(State::Moving);
+        assert_eq!(outbox.admit(&batch(1, 10)), Ok(Next::Wait));
+        assert!(outbox.set_state(State::Open).is_empty() && outbox.set_state(State::Away).is_empty());
+        assert_eq!(outbox.admit(&batch(1, 10)), Ok(Next::Wait));
+        outbox.moved();
+        assert_eq!(outbox.set_state(State::Open).len(), 2);
     }
 
     #[test]

@@ -158,6 +158,21 @@ impl Places {
         true
     }
 
+    /// For a new consumer: where it has to begin in every partition. Places that were being moved go on where they stood.
+    pub(super) fn begin_anew(&mut self) -> Vec<(Partition, Offset)> {
+        let places = self.topics.values_mut().flat_map(HashMap::values_mut);
+        let begun = places.map(|place| {
+            let early = place.phase == Phase::Opening && place.next > Offset(0);
+            if place.phase == (Phase::Moving { opened: true }) {
+                place.phase = Phase::Following;
+            }
+            place.touched = Instant::now();
+            let from = if early { Offset(place.next.0 - 1) } else { place.next };
+            (place.partition.clone(), from)
+        });
+        begun.collect()
+    }
+
     /// There is no record between its place and here.
     pub(super) fn pass_over(&mut self, partition: &Partition, to: Offset) {
         if let Some(place) = self.place(partition)
@@ -313,6 +328,21 @@ mod tests {
         assert_eq!(take(&mut places, 0), Taken::Drop);
         assert!(places.caught_up() && places.take_opened().is_empty());
         assert!(!places.open(&partition(), Offset(0), false, None), "nobody wants it");
+    }
+
+    #[test]
+    fn a_new_consumer_begins_where_the_places_stand_and_repeats_nothing() {
+        let mut places = places();
+        places.open(&partition(), Offset(5), true, None);
+        assert_eq!(places.begin_anew(), [(partition(), Offset(4))], "one early, for its time");
+        take(&mut places, 4);
+        take(&mut places, 5);
+        assert_eq!(places.begin_anew(), [(partition(), Offset(6))]);
+        assert_eq!(take(&mut places, 6), Taken::Deliver(partition()), "the old one's last");
+        assert_eq!(take(&mut places, 6), Taken::Drop, "the new one's first");
+        places.lift(&partition());
+        assert_eq!(places.begin_anew(), [(partition(), Offset(7))]);
+        assert_eq!(take(&mut places, 7), Taken::Deliver(partition()));
     }
 
     #[test]

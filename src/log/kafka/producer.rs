@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
 use tokio::runtime::Handle;
 
 use super::OpenError;
-use super::batch::{Answer, Batch, Ticket, fate, is_too_large, refused};
+use super::batch::{Answer, Batch, Ticket, fate, is_too_large, is_unknown_topic, refused};
 use super::clients::Clients;
 use super::context::Trouble;
 use super::lane::{Lane, LaneKind, Outgoing};
 use super::outbox::{Next, Outbox, Refusal, State};
+use super::unknown::UnknownTopics;
 use crate::log::{AppendError, Appended};
 use crate::model::{NewRecord, Offset, Partition, Topic};
 
@@ -33,6 +35,10 @@ pub(super) mod limits {
 /// How long a topic that takes less than a batch gets its records one by one before batches are tried again.
 const ALONE_FOR: Duration = Duration::from_secs(60);
 
+/// How long what is under way is waited for when the clients are changed. Old brokers that are still there need less, and
+/// what comes meanwhile waits, too.
+const SETTLED_WITHIN: Duration = Duration::from_secs(2);
+
 /// The writing half of the engine. Its threads end when it is dropped.
 pub(super) struct Producer {
     shared: Arc<Shared>,
@@ -44,6 +50,7 @@ pub(super) struct Shared {
     together: Lane,
     alone: Lane,
     alone_until: Mutex<HashMap<Topic, Instant>>,
+    unknown: Mutex<UnknownTopics>,
     deadline: Duration,
     engine: Handle,
 }
@@ -52,10 +59,11 @@ impl Producer {
     pub(super) fn start(clients: &Clients, engine: Handle) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             outbox: Mutex::default(),
-            at_once: Lane::new(LaneKind::AtOnce, clients.producer_at_once()),
-            together: Lane::new(LaneKind::Together, clients.producer_together()),
-            alone: Lane::new(LaneKind::Alone, clients.producer_of_single_records()),
+            at_once: Lane::new(LaneKind::AtOnce, clients),
+            together: Lane::new(LaneKind::Together, clients),
+            alone: Lane::new(LaneKind::Alone, clients),
             alone_until: Mutex::default(),
+            unknown: Mutex::default(),
             deadline: clients.deadline(),
             engine,
         });
@@ -74,6 +82,19 @@ impl Producer {
         }
         let _ = tokio::time::timeout(self.shared.deadline, answered).await;
         self.shared.answers(&batch)
+    }
+
+    /// Goes on with clients that begin at the addresses that hold now. What is under way is settled first, or told that
+    /// nobody knows; what comes meanwhile waits.
+    pub(super) async fn move_on(&self) {
+        self.shared.outbox.lock().set_state(State::Moving);
+        let shared = self.shared.clone();
+        let moved = self.shared.engine.spawn_blocking(move || {
+            let until = Instant::now() + SETTLED_WITHIN.min(shared.deadline);
+            LaneKind::ALL.iter().for_each(|kind| shared.lane(*kind).move_on(&shared, until));
+        });
+        let _ = moved.await;
+        self.shared.outbox.lock().moved();
     }
 
     /// Waits for what was handed over; what was not is refused.
@@ -130,7 +151,11 @@ impl Shared {
 
     fn send(self: &Arc<Self>, lane: &Lane, ticket: Ticket, outgoing: &Outgoing<'_>) {
         if let Err((error, ticket)) = lane.send(self, ticket, outgoing) {
-            ticket.answer(Err(refused(&error, ticket.bytes)));
+            let answer = match is_unknown_topic(&error) {
+                true => self.of_unknown_topic(&ticket.topic, &error),
+                false => refused(&error, ticket.bytes),
+            };
+            ticket.answer(Err(answer));
             self.outbox.lock().settle(ticket.bytes);
         }
     }
@@ -151,11 +176,13 @@ impl Shared {
                 if lane == LaneKind::Alone {
                     self.keep_alone(&ticket.topic);
                 }
+                self.unknown.lock().known(&ticket.topic);
                 Ok(appended(&ticket, message))
             }
             Err((error, message)) if lane != LaneKind::Alone && is_too_large(error) => {
                 return self.send_alone(ticket, message);
             }
+            Err((error, _)) if is_unknown_topic(error) => Err(self.of_unknown_topic(&ticket.topic, error)),
             Err((error, message)) => Err(fate(error, message.partition() >= 0, ticket.bytes)),
         };
         ticket.answer(answer);
@@ -182,9 +209,18 @@ impl Shared {
         }
     }
 
+    /// It is not written in any case; whether another time is better shows only when the cluster goes on to say so.
+    fn of_unknown_topic(&self, topic: &Topic, error: &KafkaError) -> AppendError {
+        match self.unknown.lock().is_lasting(topic, Instant::now()) {
+            true => AppendError::Refused(format!("the topic {topic} is not there, and nobody makes it ({error})")),
+            false => AppendError::NotWritten(error.to_string()),
+        }
+    }
+
     pub(super) fn on_trouble(&self, lane: LaneKind, trouble: Trouble) {
         // The lane that is always there speaks for all.
         if lane == LaneKind::AtOnce && trouble == Trouble::Away {
+            self.unknown.lock().forget();
             self.outbox.lock().set_state(State::Away);
         }
     }

@@ -1,7 +1,7 @@
 //! One consumer that answers one question at a time: a range of a partition, ends, times. Blocks; every question has a time
 //! by which it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::OpenError;
 use super::clients::{Clients, make};
@@ -22,12 +23,17 @@ const TOPICS_ONE_BY_ONE_MAX: usize = 8;
 const BEFORE_STEP_FIRST: i64 = 1;
 const BEFORE_STEP_GROWTH: i64 = 16;
 
+/// Addresses kept of brokers that are away.
+const BROKERS_REMEMBERED_MAX: usize = 1_024;
+
 /// Raw times that Kafka's lookup by time takes for "the oldest" and "the end"; librdkafka passes them through.
 const OLDEST: rdkafka::Offset = rdkafka::Offset::Beginning;
 const END: rdkafka::Offset = rdkafka::Offset::End;
 
 pub(super) struct Reader {
     consumer: BaseConsumer<Context>,
+    /// See [`Clients::generation`].
+    generation: u64,
 }
 
 /// When an answer is no longer waited for.
@@ -39,7 +45,7 @@ impl Until {
         Self(Instant::now() + within)
     }
 
-    fn left(self) -> Duration {
+    pub(super) fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 }
@@ -49,6 +55,44 @@ impl Until {
 pub(super) struct Led {
     pub(super) partition: Partition,
     pub(super) leader: Option<i32>,
+    /// The brokers that hold it, whether they are there or not.
+    pub(super) replicas: Vec<i32>,
+}
+
+/// What the cluster says of itself: who leads what, and where the brokers are that are there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cluster {
+    pub(super) led: Vec<Led>,
+    brokers: BTreeMap<i32, String>,
+}
+
+impl Cluster {
+    /// As people know it: `3 (host:port)`.
+    pub(super) fn broker(&self, id: i32) -> String {
+        match self.brokers.get(&id) {
+            Some(address) => format!("{id} ({address})"),
+            None => id.to_string(),
+        }
+    }
+
+    /// A cluster does not name brokers that are away; people want to know where they were.
+    pub(super) fn remember(&mut self, before: &Self) {
+        for (id, address) in &before.brokers {
+            if self.brokers.len() < BROKERS_REMEMBERED_MAX {
+                self.brokers.entry(*id).or_insert_with(|| address.clone());
+            }
+        }
+    }
+
+    fn add(&mut self, metadata: &Metadata, topics: &HashMap<&str, &Topic>) {
+        let brokers = metadata.brokers().iter();
+        self.brokers.extend(brokers.map(|broker| (broker.id(), format!("{}:{}", broker.host(), broker.port()))));
+        for found in metadata.topics() {
+            if let Some(topic) = topics.get(found.name()) {
+                self.led.extend(led_of(topic, found));
+            }
+        }
+    }
 }
 
 /// What one pass over a range has met.
@@ -70,7 +114,13 @@ enum Stopped {
 
 impl Reader {
     pub(super) fn new(clients: &Clients, name: &'static str) -> Result<Self, OpenError> {
-        Ok(Self { consumer: make(&clients.reads(), Context::new(name, |_| ()))? })
+        let generation = clients.generation();
+        Ok(Self { consumer: make(&clients.reads(), Context::new(name, |_| ()))?, generation })
+    }
+
+    /// Whether it is a client of the addresses that hold now.
+    pub(super) fn is_of(&self, clients: &Clients) -> bool {
+        self.generation == clients.generation()
     }
 
     pub(super) fn answers(&self, until: Until) -> Result<(), ReadError> {
@@ -79,22 +129,28 @@ impl Reader {
 
     /// The partitions of those topics that exist.
     pub(super) fn partitions(&self, topics: &[Topic], until: Until) -> Result<Vec<Led>, ReadError> {
-        let mut led = Vec::new();
+        self.cluster(topics, until).map(|cluster| cluster.led)
+    }
+
+    /// Those of its partitions that are these topics'.
+    pub(super) fn cluster(&self, topics: &[Topic], until: Until) -> Result<Cluster, ReadError> {
+        let known: HashMap<&str, &Topic> = topics.iter().map(|topic| (topic.as_str(), topic)).collect();
+        let mut cluster = Cluster::default();
         if topics.len() > TOPICS_ONE_BY_ONE_MAX {
-            let known: HashMap<&str, &Topic> = topics.iter().map(|topic| (topic.as_str(), topic)).collect();
             let metadata = self.consumer.fetch_metadata(None, until.left()).map_err(unavailable)?;
-            for found in metadata.topics() {
-                if let Some(topic) = known.get(found.name()) {
-                    led.extend(led_of(topic, found));
-                }
-            }
-            return Ok(led);
+            cluster.add(&metadata, &known);
+            return Ok(cluster);
         }
         for topic in topics {
             let metadata = self.consumer.fetch_metadata(Some(topic.as_str()), until.left()).map_err(unavailable)?;
-            metadata.topics().iter().for_each(|found| led.extend(led_of(topic, found)));
+            cluster.add(&metadata, &known);
         }
-        Ok(led)
+        Ok(cluster)
+    }
+
+    /// The next offsets of partitions that exist, in the order asked. One request per broker.
+    pub(super) fn nexts(&self, partitions: &[Partition], until: Until) -> Result<Vec<Offset>, ReadError> {
+        self.offsets(partitions.iter().map(|partition| (partition, END)), until)
     }
 
     /// Ends of partitions that exist. One request per broker and end; one that cannot be answered fails them all.
@@ -365,11 +421,12 @@ pub(super) fn time_of(message: &BorrowedMessage<'_>) -> Timestamp {
     Timestamp(message.timestamp().to_millis().unwrap_or_default())
 }
 
-fn led_of(topic: &Topic, found: &rdkafka::metadata::MetadataTopic) -> Vec<Led> {
+fn led_of(topic: &Topic, found: &MetadataTopic) -> Vec<Led> {
     // A topic that does not exist is an entry with an error and no partitions.
     let led = found.partitions().iter().map(|one| Led {
         partition: Partition::new(topic, one.id()),
         leader: (one.leader() >= 0).then(|| one.leader()),
+        replicas: one.replicas().to_vec(),
     });
     led.collect()
 }
@@ -380,4 +437,16 @@ pub(super) fn unavailable(error: KafkaError) -> ReadError {
 
 pub(super) fn out_of_time() -> ReadError {
     ReadError::Unavailable("no answer in time".to_owned())
+}
+
+/// Those without a leader cannot be asked; those of one broker are asked together, so that one that does not answer
+/// speaks only for itself.
+pub(super) fn by_leader(led: Vec<Led>) -> BTreeMap<i32, Vec<Partition>> {
+    let mut groups: BTreeMap<i32, Vec<Partition>> = BTreeMap::new();
+    for Led { partition, leader, .. } in led {
+        if let Some(leader) = leader {
+            groups.entry(leader).or_default().push(partition);
+        }
+    }
+    groups
 }

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::OpenError;
 use super::clients::Clients;
-use super::reader::{Reader, Until, out_of_time};
-use crate::log::{Block, PartitionEnds, ReadError};
+use super::reader::{Cluster, Reader, Until, out_of_time};
+use super::survey::survey;
+use crate::log::{Block, PartitionEnds, ReadError, Surveyed};
 use crate::model::{Offset, Partition, Timestamp, Topic};
 
 /// Questions answered at once; the others wait their turn. A reader holds some threads and a connection per broker.
@@ -22,12 +23,20 @@ const READERS_MAX: usize = 4;
 const TURN_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CHECK_WITHIN: Duration = Duration::from_secs(2);
+const CHECK_NAME: &str = "kafka-check";
 
 pub(super) struct Reads {
     pool: Arc<Pool>,
-    /// Whether the log answers is asked beside the queue: a full one is not an absent log.
-    check: Arc<Reader>,
+    check: Arc<Check>,
     engine: Handle,
+}
+
+/// Whether and how the log answers is asked beside the queue: a full one is not an absent log.
+pub(super) struct Check {
+    clients: Clients,
+    reader: Mutex<Arc<Reader>>,
+    /// What the cluster last said of itself.
+    pub(super) known: Mutex<Cluster>,
 }
 
 struct Pool {
@@ -40,13 +49,23 @@ impl Reads {
     pub(super) fn start(clients: &Clients, engine: Handle) -> Result<Self, OpenError> {
         let turns = Arc::new(Semaphore::new(READERS_MAX));
         let pool = Arc::new(Pool { clients: clients.clone(), idle: Mutex::default(), turns });
-        Ok(Self { pool, check: Arc::new(Reader::new(clients, "kafka-check")?), engine })
+        Ok(Self { pool, check: Arc::new(Check::start(clients)?), engine })
     }
 
     pub(super) async fn check(&self) -> Result<(), ReadError> {
         let check = self.check.clone();
-        let asked = self.engine.spawn_blocking(move || check.answers(Until::after(CHECK_WITHIN)));
+        let asked = self.engine.spawn_blocking(move || check.reader()?.answers(Until::after(CHECK_WITHIN)));
         asked.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    pub(super) async fn survey(&self, topics: &[Topic]) -> Result<Vec<Surveyed>, ReadError> {
+        survey(&self.check, topics, &self.engine).await
+    }
+
+    /// The addresses have changed: readers of the old ones go, those in use when they come back.
+    pub(super) async fn move_on(&self) {
+        let pool = self.pool.clone();
+        let _ = self.engine.spawn_blocking(move || drop(std::mem::take(&mut *pool.idle.lock()))).await;
     }
 
     pub(super) async fn read(
@@ -104,11 +123,37 @@ impl Reads {
 
 impl Pool {
     fn reader(&self) -> Result<Reader, ReadError> {
-        if let Some(reader) = self.idle.lock().pop() {
+        loop {
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(reader) if reader.is_of(&self.clients) => return Ok(reader),
+                Some(of_old_addresses) => drop(of_old_addresses),
+                None => return Reader::new(&self.clients, "kafka-reader").map_err(not_made),
+            }
+        }
+    }
+}
+
+impl Check {
+    fn start(clients: &Clients) -> Result<Self, OpenError> {
+        let reader = Mutex::new(Arc::new(Reader::new(clients, CHECK_NAME)?));
+        Ok(Self { clients: clients.clone(), reader, known: Mutex::default() })
+    }
+
+    /// Blocks where the addresses have changed.
+    pub(super) fn reader(&self) -> Result<Arc<Reader>, ReadError> {
+        let reader = self.reader.lock().clone();
+        if reader.is_of(&self.clients) {
             return Ok(reader);
         }
-        Reader::new(&self.clients, "kafka-reader").map_err(|fault| ReadError::Unavailable(fault.to_string()))
+        let made = Arc::new(Reader::new(&self.clients, CHECK_NAME).map_err(not_made)?);
+        *self.reader.lock() = made.clone();
+        Ok(made)
     }
+}
+
+fn not_made(fault: OpenError) -> ReadError {
+    ReadError::Unavailable(fault.to_string())
 }
 
 /// A partition that does not exist has its end where its first record will be.
@@ -126,6 +171,6 @@ fn at_time(reader: &Reader, wanted: &[(Partition, Timestamp)], until: Until) -> 
     Ok(wanted.iter().map(place).collect())
 }
 
-fn stopping() -> ReadError {
+pub(super) fn stopping() -> ReadError {
     ReadError::Unavailable("the process is stopping".to_owned())
 }

@@ -1,22 +1,31 @@
 //! The tail's second thread: asks the brokers what the polling thread must not wait for.
 //!
 //! Finds partitions and opens their places, looks back over gaps, moves places that retention or a new topic of the same
-//! name has passed, commits where the tail stands, and notices that the log is away.
+//! name has passed, commits where the tail stands, and notices that the log is away, or that it answers and the tail stands
+//! still: then the consumer is made anew, and begins where the places stand. So it is where the addresses have changed, or
+//! a thread of the tail has failed.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::WeakSender;
 
+use super::OpenError;
+use super::clients::Clients;
 use super::context::Context;
 use super::places::Restless;
-use super::reader::{Led, Reader, Until};
-use super::tail::TailState;
-use crate::log::{PartitionEnds, ReadError};
-use crate::metrics::TAIL_MOVED;
+use super::reader::{Cluster, Led, Reader, Until, by_leader};
+use super::still::{Odd, Still};
+use super::tail::{Called, Current, TailState, consumer};
+use crate::log::{PartitionEnds, ReadError, TailBatch};
+use crate::metrics::{TAIL_MOVED, TAILS_REBUILT};
 use crate::model::{Offset, Partition, Topic};
 
 /// How often the log is asked for new partitions; sooner just after the start and while it is away.
@@ -25,6 +34,8 @@ const LOOK_SOON: Duration = Duration::from_millis(300);
 /// For so long after the start, and after a change of the topics, a look is taken soon.
 const YOUNG_FOR: Duration = Duration::from_secs(10);
 const COMMIT_EVERY: Duration = Duration::from_secs(3);
+/// How often the ends are held against where the tail stands.
+const WATCH_EVERY: Duration = Duration::from_secs(3);
 /// A place that should have moved is looked into after this.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// For one question; a broker that does not answer holds up the scout, never the poll.
@@ -32,21 +43,58 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Places looked into in one round: sick ones must not keep the scout from finding new ones.
 const LOOKED_INTO_MAX: usize = 16;
 
+const NAME: &str = "kafka-scout";
+
 pub(super) struct Scout {
     state: Arc<TailState>,
     consumer: Arc<BaseConsumer<Context>>,
+    current: Current,
+    /// Consumers that others took the place of, until the poll has let go of them.
+    worn: Vec<Arc<BaseConsumer<Context>>>,
     reader: Reader,
+    clients: Clients,
+    /// Batches on their way to who takes them.
+    batches: WeakSender<TailBatch>,
+    engine: Handle,
     warm: u64,
     committed_at: Instant,
     committed: BTreeMap<Partition, Offset>,
     young_until: Instant,
+    still: Still,
+    watched_at: Instant,
 }
 
 impl Scout {
-    pub(super) fn new(state: Arc<TailState>, consumer: Arc<BaseConsumer<Context>>, reader: Reader, warm: u64) -> Self {
+    pub(super) fn start(
+        clients: &Clients,
+        state: Arc<TailState>,
+        warm: u64,
+        batches: WeakSender<TailBatch>,
+        engine: Handle,
+    ) -> Result<Self, OpenError> {
+        let reader = Reader::new(clients, NAME)?;
+        let consumer = consumer(clients, &state)?;
         let now = Instant::now();
-        let committed = BTreeMap::new();
-        Self { state, consumer, reader, warm, committed_at: now, committed, young_until: now + YOUNG_FOR }
+        Ok(Self {
+            state,
+            current: Arc::new(Mutex::new(consumer.clone())),
+            consumer,
+            worn: Vec::new(),
+            reader,
+            clients: clients.clone(),
+            batches,
+            engine,
+            warm,
+            committed_at: now,
+            committed: BTreeMap::new(),
+            young_until: now + YOUNG_FOR,
+            still: Still::default(),
+            watched_at: now,
+        })
+    }
+
+    pub(super) fn current(&self) -> Current {
+        self.current.clone()
     }
 
     /// Until the tail stops.
@@ -57,34 +105,148 @@ impl Scout {
             if self.state.stopped() {
                 return self.commit(CommitMode::Sync);
             }
-            if called.topics {
-                self.young_until = Instant::now() + YOUNG_FOR;
-            }
-            self.leave();
-            self.look();
-            if called.out_of_range {
-                self.check_all();
-            }
-            self.look_into_the_restless();
-            if self.committed_at.elapsed() >= COMMIT_EVERY {
-                self.commit(CommitMode::Async);
+            if catch_unwind(AssertUnwindSafe(|| self.round(called))).is_err() {
+                // It may have failed with a place in its hand.
+                self.rebuild("its scout has failed");
             }
         }
     }
 
+    fn round(&mut self, called: Called) {
+        if called.topics {
+            self.young_until = Instant::now() + YOUNG_FOR;
+        }
+        if called.failed {
+            self.rebuild("its thread has failed");
+        }
+        self.move_on();
+        self.leave();
+        let cluster = self.look();
+        if called.out_of_range {
+            self.check_all();
+        }
+        self.look_into_the_restless();
+        if self.watched_at.elapsed() >= WATCH_EVERY {
+            self.watch(cluster.as_ref());
+        }
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit(CommitMode::Async);
+        }
+        self.let_go();
+    }
+
+    /// Where the addresses have changed: a reader and a consumer that begin at the new ones.
+    fn move_on(&mut self) {
+        if self.reader.is_of(&self.clients) {
+            return;
+        }
+        match Reader::new(&self.clients, NAME) {
+            Ok(reader) => {
+                let old = std::mem::replace(&mut self.reader, reader);
+                self.engine.spawn_blocking(move || drop(old));
+                if self.put_in_place() {
+                    self.still.forget();
+                    tracing::info!("the tail goes on with the brokers at other addresses");
+                }
+            }
+            Err(fault) => tracing::error!("the tail stays with the brokers that it has: {fault}"),
+        }
+    }
+
+    /// Another consumer, as this one does not do what it should.
+    fn rebuild(&mut self, why: &str) {
+        if self.put_in_place() {
+            self.still.rebuilt();
+            tracing::warn!(why, "the consumer of the tail was made anew, and goes on where the tail stands");
+            metrics::counter!(TAILS_REBUILT).increment(1);
+        }
+    }
+
+    /// What the old consumer has brought stays, and what it has not brought the new one begins with.
+    fn put_in_place(&mut self) -> bool {
+        let made = match consumer(&self.clients, &self.state) {
+            Ok(made) => made,
+            Err(fault) => {
+                tracing::error!("no new consumer for the tail: {fault}");
+                return false;
+            }
+        };
+        // The new one was never told of them.
+        self.state.left.lock().clear();
+        let mut starts = TopicPartitionList::new();
+        let begins = self.state.places.lock().begin_anew();
+        begins.iter().for_each(|(partition, from)| add(&mut starts, partition, *from));
+        self.worn.push(std::mem::replace(&mut self.consumer, made.clone()));
+        self.assign(&starts);
+        *self.current.lock() = made;
+        true
+    }
+
+    /// The end of a consumer may wait for a broker.
+    fn let_go(&mut self) {
+        let (held, free): (Vec<_>, Vec<_>) = self.worn.drain(..).partition(|worn| Arc::strong_count(worn) > 1);
+        self.worn = held;
+        for worn in free {
+            self.engine.spawn_blocking(move || drop(worn));
+        }
+    }
+
+    /// Holds the ends against where the tail stands: does it move where it should?
+    fn watch(&mut self, cluster: Option<&Cluster>) {
+        self.watched_at = Instant::now();
+        let who_takes_is_behind = self.batches.upgrade().is_none_or(|batches| batches.capacity() == 0);
+        let held_up = self.state.was_held_up() || who_takes_is_behind;
+        let Some(cluster) = cluster.filter(|_| !held_up) else {
+            return self.still.forget();
+        };
+        let (_, stood) = self.where_all_stand();
+        let mut ends = BTreeMap::new();
+        for partitions in by_leader(cluster.led.clone()).into_values() {
+            if let Ok(nexts) = self.reader.nexts(&partitions, Until::after(ANSWER_WITHIN)) {
+                ends.extend(partitions.into_iter().zip(nexts));
+            }
+        }
+        let odd = self.still.look(&stood, &ends, Instant::now());
+        self.look_into_the_odd(odd, cluster);
+    }
+
+    fn look_into_the_odd(&mut self, odd: Vec<(Partition, Offset, Odd)>, cluster: &Cluster) {
+        let mut past = Vec::new();
+        for (partition, next, odd) in odd.into_iter().take(LOOKED_INTO_MAX) {
+            match odd {
+                Odd::Past { .. } => past.push(partition),
+                Odd::Behind { end } => {
+                    let last = self.reader.before(&partition, end, Until::after(ANSWER_WITHIN));
+                    if matches!(&last, Ok(last) if last.is_none_or(|(last, _)| last < next)) {
+                        self.state.places.lock().pass_over(&partition, end);
+                        continue;
+                    }
+                    let broker = leader_of(&partition, cluster);
+                    tracing::warn!(%partition, broker, stands_at = %next, %end, "the tail stands still, and the broker answers");
+                    // All its partitions begin anew: there is one consumer.
+                    return self.rebuild("it stood still");
+                }
+            }
+        }
+        if !past.is_empty() {
+            self.move_those_past_the_end(past);
+        }
+    }
+
     /// One look at the log: what is there that has no place yet, and whether the log answers at all.
-    pub(super) fn look(&self) {
+    pub(super) fn look(&self) -> Option<Cluster> {
         let topics = self.state.places.lock().wanted();
-        let Ok(led) = self.reader.partitions(&topics, Until::after(ANSWER_WITHIN)) else {
-            return self.state.places.lock().set_away(true);
+        let Ok(cluster) = self.reader.cluster(&topics, Until::after(ANSWER_WITHIN)) else {
+            self.state.places.lock().set_away(true);
+            return None;
         };
         let was_away = self.state.places.lock().is_away();
-        self.note_look(&led);
+        self.note_look(&cluster.led);
         let new: Vec<Led> = {
             let places = self.state.places.lock();
-            led.into_iter().filter(|one| !places.has(&one.partition)).collect()
+            cluster.led.iter().filter(|one| !places.has(&one.partition)).cloned().collect()
         };
-        for partitions in by_leader(new) {
+        for partitions in by_leader(new).into_values() {
             match self.reader.ends(&partitions, Until::after(ANSWER_WITHIN)) {
                 Ok(ends) => self.open(&ends),
                 Err(fault) => tracing::debug!(?partitions, "the ends of new partitions are not known yet: {fault}"),
@@ -93,6 +255,7 @@ impl Scout {
         if was_away {
             self.come_back();
         }
+        Some(cluster)
     }
 
     /// What exists at the first look was there before the tail: it starts near its end. What comes later is new.
@@ -142,14 +305,13 @@ impl Scout {
         ends.iter().for_each(|ends| places.aim(&ends.partition, ends.next));
         places.set_away(false);
         drop(places);
-        // What was deleted and made again meanwhile has other ends.
-        self.move_those_out_of_range(&stood, &ends);
+        self.move_those_that_retention_has_passed(&stood, &ends);
     }
 
     fn check_all(&self) {
         let (all, stood) = self.where_all_stand();
         if let Ok(ends) = self.ends_of(all) {
-            self.move_those_out_of_range(&stood, &ends);
+            self.move_those_that_retention_has_passed(&stood, &ends);
         } else {
             self.state.calls.out_of_range();
         }
@@ -163,13 +325,12 @@ impl Scout {
 
     /// Of those that can be asked; an error if none can.
     fn ends_of(&self, partitions: Vec<Partition>) -> Result<Vec<PartitionEnds>, ReadError> {
-        let mut topics: Vec<Topic> = partitions.iter().map(|one| one.topic.clone()).collect();
-        topics.sort();
-        topics.dedup();
-        let led = self.reader.partitions(&topics, Until::after(ANSWER_WITHIN))?;
+        let led = self.reader.partitions(&topics_of(&partitions), Until::after(ANSWER_WITHIN))?;
         let mut all = Vec::new();
         let mut fault = None;
-        for partitions in by_leader(led.into_iter().filter(|one| partitions.contains(&one.partition)).collect()) {
+        let wanted: HashSet<Partition> = partitions.into_iter().collect();
+        let led = led.into_iter().filter(|one| wanted.contains(&one.partition)).collect();
+        for partitions in by_leader(led).into_values() {
             match self.reader.ends(&partitions, Until::after(ANSWER_WITHIN)) {
                 Ok(ends) => all.extend(ends),
                 Err(error) => fault = Some(error),
@@ -181,15 +342,22 @@ impl Scout {
         }
     }
 
-    /// Below the first: retention was faster, and the tail goes on with the oldest. Past the end: this is another topic of
-    /// the same name, followed from its first record.
-    fn move_those_out_of_range(&self, stood: &BTreeMap<Partition, Offset>, ends: &[PartitionEnds]) {
-        for PartitionEnds { partition, first, next: end } in ends {
-            let Some(stood) = stood.get(partition) else { continue };
-            if stood < first {
+    /// Retention was faster, and the tail goes on with the oldest.
+    fn move_those_that_retention_has_passed(&self, stood: &BTreeMap<Partition, Offset>, ends: &[PartitionEnds]) {
+        for PartitionEnds { partition, first, .. } in ends {
+            if let Some(stood) = stood.get(partition).filter(|stood| *stood < first) {
                 tracing::warn!(%partition, lost_from = %stood, goes_on_at = %first, "retention has passed the tail");
                 self.put_at(partition, *first, false);
-            } else if stood > end {
+            }
+        }
+    }
+
+    /// Another topic of the same name, followed from its first record.
+    fn move_those_past_the_end(&self, partitions: Vec<Partition>) {
+        let (_, stood) = self.where_all_stand();
+        let Ok(ends) = self.ends_of(partitions) else { return };
+        for PartitionEnds { partition, first, next: end } in &ends {
+            if let Some(stood) = stood.get(partition).filter(|stood| *stood > end) {
                 tracing::warn!(%partition, stood = %stood, end = %end, "the topic was made anew: followed from its first record");
                 self.put_at(partition, *first, true);
             }
@@ -289,14 +457,14 @@ fn log_fault(what: &'static str, result: Result<(), KafkaError>) {
     }
 }
 
-/// Those without a leader cannot be asked; those of one broker are asked together, so that one that does not answer
-/// speaks only for itself.
-fn by_leader(led: Vec<Led>) -> Vec<Vec<Partition>> {
-    let mut groups: BTreeMap<i32, Vec<Partition>> = BTreeMap::new();
-    for Led { partition, leader } in led {
-        if let Some(leader) = leader {
-            groups.entry(leader).or_default().push(partition);
-        }
-    }
-    groups.into_values().collect()
+fn topics_of(partitions: &[Partition]) -> Vec<Topic> {
+    let mut topics: Vec<Topic> = partitions.iter().map(|one| one.topic.clone()).collect();
+    topics.sort();
+    topics.dedup();
+    topics
+}
+
+fn leader_of(partition: &Partition, cluster: &Cluster) -> String {
+    let led = cluster.led.iter().find(|led| led.partition == *partition);
+    led.and_then(|led| led.leader).map(|leader| cluster.broker(leader)).unwrap_or_default()
 }

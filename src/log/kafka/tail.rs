@@ -1,21 +1,26 @@
-//! The tail: one consumer of all topics, polled by a thread of its own; a second thread, the scout, asks questions.
+//! The tail: one consumer of all topics, polled by a thread of its own; a second thread, the scout, asks questions, and
+//! makes the consumer anew where it has to. What was handed on is known to the places, not to the consumer: another one
+//! goes on where they stand.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use super::OpenError;
 use super::clients::{Clients, make};
 use super::context::{Context, Trouble};
 use super::places::{Places, Taken};
-use super::reader::{Reader, record_of, time_of};
+use super::reader::{record_of, time_of};
 use super::scout::Scout;
 use crate::log::{Tail, TailBatch};
 use crate::model::{Offset, Partition, Record, Topic};
@@ -39,6 +44,8 @@ pub(super) struct TailState {
     /// Partitions that are followed no longer, until the scout has told the consumer.
     pub(super) left: Mutex<Vec<Partition>>,
     pub(super) calls: Calls,
+    /// Who takes the batches was behind, so that nothing was polled.
+    held_up: AtomicBool,
     stop: watch::Sender<bool>,
 }
 
@@ -54,7 +61,12 @@ pub(super) struct Called {
     any: bool,
     pub(super) topics: bool,
     pub(super) out_of_range: bool,
+    /// The thread that polls has failed.
+    pub(super) failed: bool,
 }
+
+/// The consumer that holds now: the scout makes it, the poll takes it for a turn.
+pub(super) type Current = Arc<Mutex<Arc<BaseConsumer<Context>>>>;
 
 impl Calls {
     /// Waits for a call, at most so long.
@@ -68,6 +80,10 @@ impl Calls {
 
     pub(super) fn out_of_range(&self) {
         self.call(|called| called.out_of_range = true);
+    }
+
+    pub(super) fn look(&self) {
+        self.call(|_| ());
     }
 
     fn call(&self, what: impl FnOnce(&mut Called)) {
@@ -86,6 +102,11 @@ impl TailState {
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);
         self.calls.call(|_| ());
+    }
+
+    /// Since it was last asked.
+    pub(super) fn was_held_up(&self) -> bool {
+        self.held_up.swap(false, Ordering::Relaxed)
     }
 
     fn on_trouble(&self, trouble: Trouble) {
@@ -117,20 +138,26 @@ impl KafkaTail {
             places: Mutex::new(places),
             left: Mutex::default(),
             calls: Calls::default(),
+            held_up: AtomicBool::new(false),
             stop: watch::Sender::new(false),
         });
-        let troubled = state.clone();
-        let context = Context::new("kafka-tail", move |trouble| troubled.on_trouble(trouble));
-        let consumer: Arc<BaseConsumer<Context>> = Arc::new(make(&clients.tail(), context)?);
-        let scout = Scout::new(state.clone(), consumer.clone(), Reader::new(clients, "kafka-scout")?, warm);
+        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
+        let scout = Scout::start(clients, state.clone(), warm, sender.downgrade(), engine.clone())?;
         scout.look();
 
-        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
         let (state_of_poll, records) = (state.clone(), Vec::new());
+        let consumer = scout.current();
         let poll = Poll { state: state_of_poll, consumer, batches: sender, engine, records, bytes: 0, told: false };
         let threads = vec![spawn("kafka-scout", move || scout.run())?, spawn("kafka-tail", move || poll.run())?];
         Ok((Self { state: state.clone(), batches }, Running { state, threads }))
     }
+}
+
+/// A consumer that tells its troubles to this tail, and is assigned nothing yet.
+pub(super) fn consumer(clients: &Clients, state: &Arc<TailState>) -> Result<Arc<BaseConsumer<Context>>, OpenError> {
+    let troubled = state.clone();
+    let context = Context::new("kafka-tail", move |trouble| troubled.on_trouble(trouble));
+    make(&clients.tail(), context).map(Arc::new)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
@@ -144,7 +171,9 @@ impl Tail for KafkaTail {
         match self.batches.recv().await {
             Some(batch) => batch,
             // The log was closed: nothing will come any more.
-            None => std::future::pending().await,
+            None if self.state.stopped() => std::future::pending().await,
+            // With records that it had taken. Who reads the tail opens another one, where it knows itself to be.
+            None => panic!("the thread of the tail has failed"),
         }
     }
 
@@ -164,7 +193,7 @@ impl Drop for KafkaTail {
 /// The thread that takes messages from the consumer.
 struct Poll {
     state: Arc<TailState>,
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: Current,
     batches: mpsc::Sender<TailBatch>,
     engine: Handle,
     records: Vec<Record>,
@@ -176,7 +205,10 @@ struct Poll {
 impl Poll {
     fn run(mut self) {
         while !self.state.stopped() {
-            self.collect();
+            // What was taken so far is kept, and what was not is with the consumer that the scout makes in its place.
+            if catch_unwind(AssertUnwindSafe(|| self.collect())).is_err() {
+                self.state.calls.call(|called| called.failed = true);
+            }
             if !self.tell() {
                 break;
             }
@@ -186,30 +218,34 @@ impl Poll {
 
     /// Waits for a message, then takes what else is there.
     fn collect(&mut self) {
+        let consumer = self.consumer.lock().clone();
         let mut wait = TURN;
         while self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX {
-            match self.consumer.poll(wait) {
+            match consumer.poll(wait) {
                 None => return,
                 // Told through the context, and mended by librdkafka or the scout.
                 Some(Err(_)) => {}
                 Some(Ok(message)) => {
-                    let offset = Offset(message.offset());
-                    let mut places = self.state.places.lock();
-                    let taken = places.take(message.topic(), message.partition(), offset, time_of(&message));
-                    drop(places);
-                    match taken {
-                        Taken::Deliver(partition) => {
-                            let record = record_of(partition, &message);
-                            self.bytes += record.bytes();
-                            self.records.push(record);
-                        }
-                        Taken::LookBack => self.state.calls.call(|_| ()),
-                        Taken::Drop => {}
+                    if self.take(&message) == Taken::LookBack {
+                        self.state.calls.look();
                     }
                 }
             }
             wait = Duration::ZERO;
         }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Taken {
+        let offset = Offset(message.offset());
+        let mut places = self.state.places.lock();
+        let taken = places.take(message.topic(), message.partition(), offset, time_of(message));
+        drop(places);
+        if let Taken::Deliver(partition) = &taken {
+            let record = record_of(partition.clone(), message);
+            self.bytes += record.bytes();
+            self.records.push(record);
+        }
+        taken
     }
 
     /// Hands on what there is; waits while who takes it is behind. False when nobody does.
@@ -223,10 +259,16 @@ impl Poll {
         self.told = caught_up;
         self.bytes = 0;
         let records = std::mem::take(&mut self.records);
+        let batch = match self.batches.try_send(TailBatch { opened, records, caught_up }) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(batch)) => batch,
+        };
+        self.state.held_up.store(true, Ordering::Relaxed);
         let mut stop = self.state.stop.subscribe();
         self.engine.block_on(async {
             tokio::select! {
-                sent = self.batches.send(TailBatch { opened, records, caught_up }) => sent.is_ok(),
+                sent = self.batches.send(batch) => sent.is_ok(),
                 _ = stop.wait_for(|stop| *stop) => false,
             }
         })
