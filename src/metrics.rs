@@ -23,6 +23,8 @@ pub const REFUSALS: &str = "sluice_refusals_total";
 pub const REFUSALS_HELD: &str = "sluice_refusals_held";
 pub const RELOADS: &str = "sluice_reloads_total";
 pub const LIMITED: &str = "sluice_limited_total";
+pub const CANARY_SECONDS: &str = "sluice_canary_seconds";
+pub const CANARY_TRIPS: &str = "sluice_canary_trips_total";
 pub const VERDICT: &str = "sluice_health_state";
 pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
 pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
@@ -70,6 +72,8 @@ pub fn describe() {
         Unit::Count,
         "Times that a limit was reached, by limit; in mode shadow it was only counted, and nobody was refused"
     );
+    histogram!(CANARY_SECONDS, Unit::Seconds, "From the post of a canary until it was read back from a stream");
+    counter!(CANARY_TRIPS, Unit::Count, "Canaries by what became of them; late is one that came after it was given up");
     gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
     counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
     counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
