@@ -117,10 +117,12 @@ impl<'a> Batch<'a> {
             }
         }
         let outcomes = std::mem::take(&mut self.outcomes).into_iter().flatten().collect();
+        if !self.counts {
+            return outcomes;
+        }
         let mode = match self.mode {
             Mode::Guaranteed => "guaranteed",
             Mode::Hasty => "hasty",
-            _ if !self.counts => return outcomes,
             Mode::DryRun => return outcomes,
         };
         for Counted { stream, code, events } in self.counted {
