@@ -10,6 +10,7 @@
 mod reload;
 mod scrape;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
@@ -22,10 +23,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::{self, Catalog, Live};
+use crate::catalog::{self, Catalog, Live, canary_set};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
-use crate::health::{Health, Probe, Secret};
+use crate::health::{self, Canary, Health, Secret};
 use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
@@ -163,7 +164,7 @@ pub async fn start(
     };
     let operators = http::serve_admin(doors, operators)?;
     let public = http::serve(&config.http, listener, services.clone())?;
-    probe(config, address, &services, &shutdown);
+    send_canaries(config, address, &services, &store, &shutdown);
     Ok(Running {
         address,
         admin: operators.as_ref().and_then(|served| served.address),
@@ -205,7 +206,9 @@ async fn services(
     let log = open_log(config, &catalog.topics(), address, engine)?;
     // An instance that gives nothing out need not read.
     let gives_out = config.http.serve.contains(&Half::Out);
-    let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
+    let warm = if gives_out { streams_of(&catalog) } else { vec![] };
+    let topics = warm.iter().flat_map(|set| set.topics_nameable().cloned()).collect::<BTreeSet<_>>();
+    let topics = topics.into_iter().collect();
     let hub = Hub::start(config.hub.clone(), limits.clone(), log.clone(), topics, &warm, engine, shutdown.watcher())?;
     if gives_out {
         engine.spawn(follow_the_catalog(hub.clone(), changes));
@@ -227,17 +230,26 @@ async fn services(
     Ok((services, log))
 }
 
-/// Tries a stream now and then, where they are given out.
-fn probe(config: &Config, address: SocketAddr, services: &Services, shutdown: &Shutdown) {
-    if config.http.serve.contains(&Half::Out) {
-        let probe = Probe::new(address, services.probe.clone(), services.catalog.clone(), services.limits.clone());
-        services.engine.spawn(probe.run(services.health.clone(), shutdown.watcher()));
-    }
+/// Tries whether events flow, over as much of the way as this instance serves.
+fn send_canaries(config: &Config, listener: SocketAddr, services: &Services, log: &Arc<dyn Log>, shutdown: &Shutdown) {
+    let serve = &config.http.serve;
+    let parts = health::Parts {
+        listener,
+        secret: services.probe.clone(),
+        limits: services.limits.clone(),
+        log: log.clone(),
+        engine: services.engine.clone(),
+        takes_in: serve.contains(&Half::In),
+        gives_out: serve.contains(&Half::Out),
+    };
+    let canary = Canary::new(parts, &config.health);
+    services.engine.spawn(canary.run(services.health.clone(), shutdown.watcher()));
 }
 
-/// Each stream as the set of itself alone.
+/// Each stream as the set of itself alone, and that of the canaries, which no catalogue has.
 fn streams_of(catalog: &Catalog) -> Vec<StreamSet> {
-    catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok()).collect()
+    let of_catalog = catalog.streams().filter_map(|stream| catalog.resolve(std::slice::from_ref(&stream.name)).ok());
+    of_catalog.chain([canary_set()]).collect()
 }
 
 /// Intake asks the catalogue for every event; readers stay on what they began with, and are told.

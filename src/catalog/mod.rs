@@ -7,10 +7,12 @@
 //! - `refresh` asks again: on a timer, or for who misses a stream
 //! - `request` what is asked of an address, `answer` which answers are believed, `source` the asking
 //! - `copy` the last good answer, on disk
+//! - `canary` a stream that is in none
 //!
 //! Does not know where schemas come from, nor what Kafka is.
 
 mod answer;
+mod canary;
 mod copy;
 mod live;
 mod options;
@@ -28,8 +30,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use self::pattern::Pattern;
-use crate::model::{StreamName, StreamSet, Topic, nearest};
+use crate::model::{CANARY, StreamName, StreamSet, Topic, nearest};
 
+pub use self::canary::{canary_route, canary_set};
 pub use self::live::{Live, OpenError, Unavailable};
 pub use self::options::{Options, Place};
 pub use self::settings::Settings;
@@ -166,7 +169,11 @@ impl Catalog {
         let has = |name: &str| topics.iter().find(|topic| topic.as_str() == name);
         let topic = has(&preferred).or_else(|| has(stream)).or_else(|| topics.first())?;
         // A name that only a pattern knows is the producer's own: not every stream name can be a topic's.
-        is_topic_name(topic.as_str()).then(|| Route { topic: topic.clone(), entry, settings })
+        (is_topic_name(topic.as_str()) && topic.as_str() != CANARY).then(|| Route {
+            topic: topic.clone(),
+            entry,
+            settings,
+        })
     }
 
     /// By canonical name.
@@ -234,8 +241,9 @@ impl Catalog {
         Some(Value::Object(config))
     }
 
+    /// None has the canaries, whatever it matches.
     fn pattern_of(&self, stream: &str) -> Option<&Pattern> {
-        self.patterns.iter().find(|pattern| pattern.matches(stream))
+        self.patterns.iter().filter(|_| stream != CANARY).find(|pattern| pattern.matches(stream))
     }
 
     fn find(&self, name: &StreamName) -> Result<&Stream, UnknownStream> {
@@ -251,6 +259,7 @@ impl Catalog {
     fn add(&mut self, name: &str, entry: Value, names: &HashSet<StreamName>) -> Result<(), String> {
         let entry = settings::settings_of(entry)?;
         let settings = Settings::read(&entry)?;
+        canary::check(name, &settings)?;
         let headers = settings.enrich_fields_from_http_headers.iter().map(|(_, header)| header.clone());
         let headers: Vec<String> = headers.collect();
         if name.starts_with('/') {
@@ -443,5 +452,34 @@ mod tests {
         assert!(Catalog::parse("{}", "test").is_err());
         assert!(Catalog::parse(r#"{"streams": []}"#, "test").is_err());
         assert!(Catalog::parse(r#"{"a": ["b"]}"#, "test").is_err());
+    }
+
+    #[test]
+    fn the_canaries_stream_is_in_no_catalogue_and_none_may_name_it() {
+        let text =
+            "{a: {}, 'sluice.canaries': {}, '/.*/': {topic_prefixes: null}, '/^can/': {topic_prefixes: ['sluice.']}}";
+        let catalog = Catalog::parse(text, "test").expect("a catalogue");
+        assert!(catalog.route(CANARY, None).is_none() && catalog.route(CANARY, Some("x.")).is_none());
+        assert!(catalog.route("sluice.other", None).is_some());
+        let unknown = catalog.resolve(&names(&[CANARY])).expect_err("unknown");
+        assert!(!unknown.nearest.iter().any(|name| name.as_str() == CANARY), "{unknown}");
+        assert!(catalog.stream_configs(Some(&[CANARY])).is_empty());
+        assert!(!catalog.topics().contains(&Topic::new(CANARY)));
+        let prefixed = Catalog::parse("/^can/: {topic_prefixes: ['sluice.']}", "test").expect("a catalogue");
+        assert!(prefixed.route("canary", None).is_none(), "by way of a prefix");
+        for entry in [
+            "sluice.canary: {}",
+            "a: {stream_aliases: [sluice.canary]}",
+            "a: {topics: [b, sluice.canary]}",
+            "a: {topics_allowed: [sluice.canary]}",
+            "canary: {topic_prefixes: ['sluice.']}",
+            "/a/: {topics: [sluice.canary]}",
+        ] {
+            let error = Catalog::parse(entry, "test").expect_err("a fault");
+            assert!(error.faults.len() == 1 && error.faults[0].contains("reserved"), "{entry}: {error}");
+        }
+        let route = canary_route();
+        assert_eq!((route.topic.as_str(), route.entry), (CANARY, CANARY));
+        assert_eq!(canary_set().topics(), [Topic::new(CANARY)]);
     }
 }

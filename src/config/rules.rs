@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::health::CANARY_EVERY_LEAST;
 use crate::http::is_token;
 use crate::{intake, schema};
 
@@ -10,6 +11,8 @@ use crate::{intake, schema};
 const WORKERS_MOST: usize = 1024;
 /// A reader whose place is settled late may not be told of it for longer than this.
 const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
+/// Canaries that come more seldom say nothing of now.
+const CANARY_EVERY_MOST: Duration = Duration::from_secs(3_600);
 /// Deepest nesting that every JSON parser on the way can follow.
 const DEPTH_MOST: usize = 128;
 
@@ -24,7 +27,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
             faults.push((key.to_owned(), fault.to_owned()));
         }
     };
-    let Config { http, admin, catalog, schema, hub, intake, limits, .. } = config;
+    let Config { http, admin, catalog, schema, hub, intake, limits, health, .. } = config;
     check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
     check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
@@ -52,6 +55,10 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
     check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
+    let often_enough = (CANARY_EVERY_LEAST..=CANARY_EVERY_MOST).contains(&health.canary_every);
+    check("health.canary_every", often_enough, "not between 250ms and 1h");
+    let patient = health.stall_after > health.canary_every;
+    check("health.stall_after", patient, "not more than health.canary_every: the next canary would always be late");
     let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
     faults.extend(intake::auth::faults(intake));
     faults.extend(limits.faults(None).into_iter().map(|(key, fault)| (format!("limits.{key}"), fault)));

@@ -1,14 +1,13 @@
 //! Whether the service does for its clients what it is there for, as one of its clients sees it.
 //!
 //! - this page: [`Health`], the verdict that holds now, and [`State`], what it can be
-//! - `probe` a reader of the public listener, with a slot of its own where the host is full; `trip` what became of it
+//! - `canary` an event that makes the whole trip, with places of its own where the host is full; `trip` what became of it
+//! - `options` the section
 //!
-//! What is proven today is that a stream opens, and whether the host is full; that events flow is not, and so nothing here
-//! says it.
-//!
-//! Does not know how the server is built: it reads as a client, with the address and the secret that it is given.
+//! Does not know how the server is built: it posts and reads as a client, with the address and the secret that it is given.
 
-mod probe;
+mod canary;
+mod options;
 mod trip;
 
 use std::sync::Arc;
@@ -20,7 +19,8 @@ use crate::limits::Limits;
 use crate::metrics as names;
 use crate::model::Timestamp;
 
-pub use self::probe::{Probe, SECRET_HEADER, Secret};
+pub use self::canary::{Canary, Parts, SECRET_HEADER, Secret};
+pub use self::options::{CANARY_EVERY_LEAST, Options};
 pub use self::trip::{Step, Trip};
 
 /// What can be said. There is no "unknown": what cannot be proven is unhealthy.

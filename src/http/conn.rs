@@ -95,7 +95,9 @@ type Accepted = (Conn, Protocol, Option<SocketAddr>);
 async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
-    let mut place = match limits.connect_probe(peer) {
+    let of_probe = limits.connect_probe(peer);
+    let is_probe = of_probe.is_some();
+    let mut place = match of_probe {
         Some(place) => place,
         None => counted(&limits, address, times.refused).await?,
     };
@@ -110,7 +112,8 @@ async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<A
                 return Err(io::Error::other(fault));
             }
         }
-        if let Some(Told(client)) = told {
+        // The probe says it as the balancer does, and keeps its own place.
+        if let Some(Told(client)) = told.filter(|_| !is_probe) {
             // Not both at once: it would take two of what the host has.
             drop(place);
             place = counted(&limits, client, times.refused).await?;

@@ -40,14 +40,20 @@ pub(super) async fn enter(
 
 fn look(request: &HttpRequest, services: &Services) -> Result<(), Refusal> {
     let limits = &services.limits;
+    if is_probe(request, services) {
+        // A host on which this machine's own address is denied can still say how it is; and whom a proxy would name is
+        // nobody's question.
+        request.extensions_mut().insert(limits.own(client_ip::of_socket(request)));
+        request.extensions_mut().insert(Shown::canary());
+        return Ok(());
+    }
     let found = client_ip::find(request, limits);
     // Whoever cannot be told is refused on the account of the proxy that does not tell.
     let address = *found.as_ref().unwrap_or(&client_ip::of_socket(request));
     let by_network = limits.asker(address, None);
     request.extensions_mut().insert(by_network.clone());
     found?;
-    // A host on which this machine's own address is denied can still say how it is.
-    if let Some(denial) = limits.denied(&by_network).filter(|_| !is_probe(request, services)) {
+    if let Some(denial) = limits.denied(&by_network) {
         return Err(Refusal::OnDenyList(denial));
     }
     let shown = services.guard.look(bearer(request));
@@ -59,7 +65,7 @@ fn look(request: &HttpRequest, services: &Services) -> Result<(), Refusal> {
 }
 
 /// Whether it has shown the secret of this start.
-pub(super) fn is_probe(request: &HttpRequest, services: &Services) -> bool {
+fn is_probe(request: &HttpRequest, services: &Services) -> bool {
     request.headers().get(SECRET_HEADER).is_some_and(|secret| services.probe.is(secret.as_bytes()))
 }
 

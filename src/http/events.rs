@@ -87,7 +87,7 @@ async fn handle(
     body: impl Future<Output = Result<Bytes, BodyRefusal>>,
 ) -> HttpResponse {
     if let Err(exceeded) = services.limits.post(asker) {
-        return refuse(&exceeded.into());
+        return refuse(asker, &exceeded.into());
     }
     let grant = match services.guard.admit(door::shown(request, services)) {
         Ok(grant) => grant,
@@ -98,7 +98,7 @@ async fn handle(
             services.limits.ledger().note(&asker.key, Did::Posted { events: taken(mode, &outcomes), bytes });
             answer(request, mode, &outcomes)
         }
-        Err(refusal) => refuse(&refusal),
+        Err(refusal) => refuse(asker, &refusal),
     }
 }
 
@@ -137,10 +137,16 @@ fn wanted_headers(request: &HttpRequest, catalog: &Catalog) -> Vec<(String, Stri
         .collect()
 }
 
-/// A body that is no batch: both lists are there, and empty but for what is wrong.
-fn refuse(refusal: &BodyRefusal) -> HttpResponse {
+fn refuse(asker: &Asker, refusal: &BodyRefusal) -> HttpResponse {
     let (status, code) = refusal.row();
-    metrics::counter!(names::POSTS_REFUSED, "cause" => code).increment(1);
+    if !asker.key.is_own() {
+        metrics::counter!(names::POSTS_REFUSED, "cause" => code).increment(1);
+    }
+    no_batch(refusal, status, code)
+}
+
+/// A body that is no batch: both lists are there, and empty but for what is wrong.
+fn no_batch(refusal: &BodyRefusal, status: StatusCode, code: &'static str) -> HttpResponse {
     let sentence = refusal.to_string();
     let mut context = json!({ "message": sentence });
     if let Some((line, column)) = refusal.position() {
@@ -300,6 +306,10 @@ mod tests {
         Outcome::Refused(Refusal { index, code: Code::Invalid, message, event, violations })
     }
 
+    fn somebody() -> Asker {
+        crate::limits::Limits::none().asker([192, 0, 2, 1].into(), None)
+    }
+
     fn answer_to(mode: Mode, outcomes: &[Outcome]) -> HttpResponse {
         answer(&TestRequest::post().to_http_request(), mode, outcomes)
     }
@@ -409,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_no_batch_is_one_item_of_the_same_shape() {
-        let refusal = refuse(&BodyRefusal::Form);
+        let refusal = refuse(&somebody(), &BodyRefusal::Form);
         assert_eq!(refusal.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         assert!(!refusal.headers().contains_key("accept-encoding"));
         let body = to_bytes(refusal.into_body()).await.expect("a body");
@@ -417,7 +427,7 @@ mod tests {
         assert_eq!(body["invalid"], json!([]));
         assert_eq!(body["error"][0]["code"], "unsupported-media-type");
         assert!(body["error"][0]["context"]["message"].as_str().is_some_and(|text| text.contains("curl's default")));
-        assert_eq!(header_of(&refuse(&BodyRefusal::Coding), "accept-encoding"), "gzip, deflate, br, zstd");
+        assert_eq!(header_of(&refuse(&somebody(), &BodyRefusal::Coding), "accept-encoding"), "gzip, deflate, br, zstd");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use percent_encoding::percent_decode_str;
 use super::Services;
 use super::client_ip;
 use super::cors;
-use super::door;
 use super::error::Refusal;
 use super::handover::{Handover, HandoverBody};
 use super::head::{framed, framing, ok};
@@ -21,10 +20,11 @@ use super::reader::{self, Manners};
 use super::resume;
 use super::sse::Wire;
 use super::wishes::{self, Wishes};
+use crate::catalog::canary_set;
 use crate::health::SECRET_HEADER;
 use crate::hub::{Who, Worker};
 use crate::limits::Did;
-use crate::model::{StreamSet, parse_stream_names};
+use crate::model::{CANARY, StreamSet, parse_stream_names};
 
 /// How long the head waits for what the log must answer. After it the 200 comes first, and the place is resolved later:
 /// a 5xx ends a browser's EventSource for good.
@@ -77,19 +77,16 @@ async fn open(request: &HttpRequest, services: &Services, worker: &Rc<Worker>) -
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let asker = client_ip::asker(request, &services.limits);
     // Last of what can refuse it before it is a reader, and from here on owned: whatever comes, drop gives it back.
-    let is_probe = door::is_probe(request, services);
+    let is_probe = asker.key.is_own();
     let place = services.limits.enter(&asker, is_probe)?;
     let who = Who { asker: asker.clone(), user_agent: user_agent.map(Into::into), place: Some(place) };
     let mut subscription = services.hub.subscribe(&set, from, who)?;
     // Denied since the door let it in: who was a reader by then has been ended, and this one is a reader only now.
-    if let Some(denial) = services.limits.denied(&asker).filter(|_| !is_probe) {
+    if let Some(denial) = services.limits.denied(&asker) {
         return Err(Refusal::OnDenyList(denial));
     }
     let notice = subscription.settle(SETTLE_AT_MOST).await?;
-    // The probe is no traffic that anybody would miss.
-    if !is_probe {
-        services.limits.ledger().note(&asker.key, Did::Opened);
-    }
+    services.limits.ledger().note(&asker.key, Did::Opened);
 
     let mut answer = ok(request);
     if let Some(notice) = &notice {
@@ -120,5 +117,10 @@ fn stream_set(request: &HttpRequest, services: &Services, wishes: Wishes) -> Res
     let list = path.splitn(4, '/').nth(3).unwrap_or_default();
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| Refusal::PathNotUtf8)?;
-    Ok(services.catalog.now().resolve(&parse_stream_names(&list)?)?.seen(wishes.view))
+    let names = parse_stream_names(&list)?;
+    let is_canary = matches!(names.as_slice(), [name] if name.as_str() == CANARY);
+    if is_canary && client_ip::asker(request, &services.limits).key.is_own() {
+        return Ok(canary_set().seen(wishes.view));
+    }
+    Ok(services.catalog.now().resolve(&names)?.seen(wishes.view))
 }

@@ -88,6 +88,10 @@ impl Reader {
         }
     }
 
+    fn is_own(&self) -> bool {
+        self.asker.key.is_own()
+    }
+
     pub(super) fn is_to_end(&self) -> bool {
         self.is_to_end.load(Ordering::Acquire)
     }
@@ -101,7 +105,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Takes a reader in, until what is returned is dropped.
+    /// Takes a reader in, until what is returned is dropped. Sluice's own is read for, and stands in no list.
     pub(super) fn enter(self: &Arc<Self>, channel: &Arc<Channel>, who: Who) -> Entry {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let user_agent = who.user_agent.map(|text| text.chars().take(USER_AGENT_BYTES_MAX).collect());
@@ -119,9 +123,11 @@ impl Registry {
             channel: channel.clone(),
             registry: self.clone(),
         });
-        self.readers.insert(id, reader.clone());
-        metrics::gauge!(names::STREAMS_OPEN).increment(1);
-        metrics::counter!(names::STREAMS_OPENED).increment(1);
+        if !reader.is_own() {
+            self.readers.insert(id, reader.clone());
+            metrics::gauge!(names::STREAMS_OPEN).increment(1);
+            metrics::counter!(names::STREAMS_OPENED).increment(1);
+        }
         Entry { reader, place: who.place.map(Box::new) }
     }
 
@@ -189,6 +195,9 @@ impl Drop for Entry {
     fn drop(&mut self) {
         // First: who sees that a stream has ended finds its place free.
         drop(self.place.take());
+        if self.reader.is_own() {
+            return;
+        }
         self.reader.registry.readers.remove(&self.reader.id);
         metrics::gauge!(names::STREAMS_OPEN).decrement(1);
         let end = self.reader.end.load(Ordering::Relaxed);

@@ -13,6 +13,8 @@ const VIOLATIONS_TOLD_MAX: usize = 2_000;
 
 pub(super) struct Batch<'a> {
     mode: Mode,
+    /// False: no traffic, but sluice's own.
+    counts: bool,
     /// None: not yet decided.
     outcomes: Vec<Option<Outcome>>,
     /// Violations that the answer tells so far.
@@ -44,7 +46,12 @@ struct Counted<'a> {
 impl<'a> Batch<'a> {
     pub(super) fn of(mode: Mode, events: usize) -> Self {
         let outcomes = vec![None; events];
-        Self { mode, outcomes, told: 0, waiting: Vec::new(), appended: Vec::new(), counted: Vec::new() }
+        Self { mode, counts: true, outcomes, told: 0, waiting: Vec::new(), appended: Vec::new(), counted: Vec::new() }
+    }
+
+    /// Its events stand in no metric.
+    pub(super) fn counts_for_nobody(&mut self) {
+        self.counts = false;
     }
 
     pub(super) fn put(&mut self, index: usize, judged: Result<Judged<'a>, Stopped<'a>>) {
@@ -81,7 +88,8 @@ impl<'a> Batch<'a> {
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
-                Err(e @ (AppendError::NotWritten(_) | AppendError::Refused(_))) => (Code::NotWritten, e.to_string()),
+                Err(e @ AppendError::NotWritten(_)) => (Code::NotWritten, e.to_string()),
+                Err(e @ AppendError::Refused(_)) => (Code::LogRefused, e.to_string()),
                 Err(e @ AppendError::Unknown(_)) => (Code::Unknown, e.to_string()),
             };
             self.refuse(stream, Refusal { index, code, message, violations: Vec::new(), event });
@@ -114,6 +122,9 @@ impl<'a> Batch<'a> {
             }
         }
         let outcomes = std::mem::take(&mut self.outcomes).into_iter().flatten().collect();
+        if !self.counts {
+            return outcomes;
+        }
         let mode = match self.mode {
             Mode::Guaranteed => "guaranteed",
             Mode::Hasty => "hasty",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::auth::Grant;
 use super::stamp::Stamps;
 use super::{Code, Options, Reason, Request};
-use crate::catalog::{Catalog, Route, Settings};
+use crate::catalog::{Catalog, Route, Settings, canary_route};
 use crate::metrics as names;
 use crate::model::{Document, NewRecord, Timestamp, json, steps_of};
 use crate::schema::{LoadError, Schema, SchemaUri};
@@ -88,8 +89,11 @@ fn field(document: &mut Document, fields: &[&str], from_request: Option<&str>) -
     Ok(is_set.then(|| text.to_owned()))
 }
 
-/// Where the event goes, if its stream is in the catalogue.
-pub(super) fn route<'a>(options: &Options, catalog: &'a Catalog, stream: &str) -> Option<Route<'a>> {
+/// Where the event goes, if its stream is in the catalogue. That of the canaries is in none.
+pub(super) fn route<'a>(options: &Options, catalog: &'a Catalog, grant: &Grant, stream: &str) -> Option<Route<'a>> {
+    if grant.is_canary() {
+        return grant.allows(stream).then(canary_route);
+    }
     catalog.route(stream, options.topic_prefix.as_deref())
 }
 

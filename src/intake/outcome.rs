@@ -53,6 +53,8 @@ pub enum Code {
     SchemaUnavailable,
     /// Not in the log, and never will be.
     NotWritten,
+    /// Not in the log, which will not take it until an operator has done something.
+    LogRefused,
     /// Handed to the log and not acknowledged: it may yet appear.
     Unknown,
 }
@@ -96,13 +98,16 @@ impl Code {
             Self::ConfigUnavailable => "config-unavailable",
             Self::SchemaUnavailable => "schema-unavailable",
             Self::NotWritten => "not-written",
+            Self::LogRefused => "log-refused",
             Self::Unknown => "unknown",
         }
     }
 
     pub fn fault(self) -> Fault {
         match self {
-            Self::ConfigUnavailable | Self::SchemaUnavailable | Self::NotWritten | Self::Unknown => Fault::Ours,
+            Self::ConfigUnavailable | Self::SchemaUnavailable | Self::NotWritten | Self::LogRefused | Self::Unknown => {
+                Fault::Ours
+            }
             _ => Fault::Client,
         }
     }

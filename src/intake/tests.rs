@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::log::sqlite::{self, SqliteLog};
 use crate::log::{Block, PartitionEnds, ReadError, Tail};
-use crate::model::{Offset, Partition, Record, Topic};
+use crate::model::{CANARY, Offset, Partition, Record, Topic};
 use crate::schema;
 
 /// An intake over SQLite.
@@ -300,4 +300,20 @@ impl Log for Silent {
     fn describe(&self) -> String {
         "silent".into()
     }
+}
+
+#[tokio::test]
+async fn canaries_go_to_their_own_topic_and_who_sends_them_may_send_nothing_else() {
+    let prefixed = Options { topic_prefix: Some("x.".into()), ..Options::default() };
+    let world = World::with(prefixed, "test.event: {schema_title: test/event, topics: [t]}", &[]);
+    let canary = json!({"$schema": "/sluice/canary/1.0.0", "meta": {"stream": CANARY}, "instance": "a", "number": 1});
+    let other = json!({"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}});
+    let wrong = json!({"$schema": "/sluice/canary/1.0.0", "meta": {"stream": CANARY}, "instance": "a", "number": 0});
+    let events = json!([canary, other, wrong]);
+    let request = Request { grant: Grant::canary(), ..World::request(&events) };
+    let outcomes = world.intake.accept(request).await.expect("a batch");
+    assert_eq!(World::codes(&outcomes), ["accepted", "forbidden", "invalid"]);
+    assert_eq!(world.read(CANARY).await.len(), 1);
+    let refusal = world.refused(&canary).await;
+    assert_eq!(refusal.code, Code::StreamNotConfigured, "{}", refusal.message);
 }

@@ -59,6 +59,9 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn note(&self, client: &ClientKey, did: Did) {
+        if client.is_own() {
+            return;
+        }
         self.note_at(Timestamp::now().0 / MINUTE_MS, client, did);
     }
 

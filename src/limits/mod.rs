@@ -91,7 +91,7 @@ struct Shared {
     /// Connections of those who are denied, which take nobody else's.
     denied: Concurrency,
     refused: Concurrency,
-    probe_port: AtomicU16,
+    probe_ports: [AtomicU16; RESERVED_STREAMS],
     new_streams: Rates,
     posts: Rates,
     post_bytes: Rates,
@@ -143,7 +143,7 @@ impl Limits {
             probes: Concurrency::default(),
             denied: Concurrency::default(),
             refused: Concurrency::default(),
-            probe_port: AtomicU16::new(0),
+            probe_ports: Default::default(),
             new_streams: Rates::new(MINUTE, NonZeroU32::MIN),
             posts: Rates::new(SECOND, NonZeroU32::MIN),
             post_bytes: Rates::new(SECOND, BYTES_BURST),
@@ -215,6 +215,11 @@ impl Limits {
         Asker { address, key: token.map_or_else(by_network, ClientKey::token) }
     }
 
+    /// Sluice itself, once it has shown that it is: a client of whom nothing is counted.
+    pub fn own(&self, address: IpAddr) -> Asker {
+        Asker { address: address.to_canonical(), key: ClientKey::own() }
+    }
+
     /// Whether forwarding headers of this peer are believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.0.rules.load().trusts(peer)
@@ -222,6 +227,9 @@ impl Limits {
 
     /// Why this client gets nothing at all, if it does; counted.
     pub fn denied(&self, asker: &Asker) -> Option<Denial> {
+        if asker.key.is_own() {
+            return None;
+        }
         let denial = self.0.deny.denies(asker.address)?;
         self.count(Limit::Denied, &asker.key, false);
         Some(denial)
@@ -251,16 +259,25 @@ impl Limits {
         self.0.refused.enter(&self.asker(client, None).key, 0, self.0.descriptors.refused).ok()
     }
 
-    /// The connection from this port of the host's own, which comes next, is the probe's.
+    /// The connection from this port of the host's own, which comes next, is the probe's. Past as many as there are places
+    /// the one expected first is expected no more.
     pub fn expect_probe(&self, port: u16) {
-        self.0.probe_port.store(port, Ordering::Release);
+        let ports = &self.0.probe_ports;
+        let free =
+            ports.iter().find(|free| free.compare_exchange(0, port, Ordering::AcqRel, Ordering::Acquire).is_ok());
+        if free.is_none() {
+            ports[usize::from(port) % ports.len()].store(port, Ordering::Release);
+        }
     }
 
     /// That connection: counted for nobody, so that it comes in where there is room for nobody. Once for each that is
     /// expected. (Whoever has the same port by chance has gained a connection.)
     pub fn connect_probe(&self, peer: SocketAddr) -> Option<Place> {
-        let is_expected =
-            self.0.probe_port.compare_exchange(peer.port(), 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let is_it = |port: &AtomicU16| {
+            port.load(Ordering::Acquire) == peer.port()
+                && port.compare_exchange(peer.port(), 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        };
+        let is_expected = self.0.probe_ports.iter().any(is_it);
         let of_probes = || self.0.probes.enter(&self.asker(peer.ip(), None).key, 0, RESERVED_STREAMS).ok();
         if is_expected && peer.port() != 0 { of_probes() } else { None }
     }
@@ -304,10 +321,13 @@ impl Limits {
 
     /// A reader is behind, and its socket has stood still for too long: whether it is ended.
     pub fn slow(&self, asker: &Asker) -> bool {
-        !self.allow(Limit::Slow, &asker.key)
+        asker.key.is_own() || !self.allow(Limit::Slow, &asker.key)
     }
 
     fn quota(&self, asker: &Asker) -> Quota {
+        if asker.key.is_own() {
+            return Quota::default();
+        }
         self.0.rules.load().quota(asker)
     }
 
@@ -363,6 +383,9 @@ impl Limits {
     }
 
     fn count(&self, limit: Limit, key: &ClientKey, shadowed: bool) {
+        if key.is_own() {
+            return;
+        }
         let mode = if shadowed { "shadow" } else { "enforced" };
         metrics::counter!(names::LIMITED, "limit" => limit.as_str(), "mode" => mode).increment(1);
         self.0.ledger.note(key, if shadowed { Did::WouldBeRefused } else { Did::Refused });

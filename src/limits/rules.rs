@@ -8,7 +8,7 @@ use super::options::{Options, Override};
 use crate::model::ClientKey;
 
 /// What one client may have. 0 is no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     pub streams: u32,
     pub new_streams_per_minute: u32,

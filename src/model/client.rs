@@ -12,6 +12,7 @@ pub struct ClientKey(Kind);
 enum Kind {
     Network { network: IpAddr, prefix: u8 },
     Token(Arc<str>),
+    Own,
 }
 
 impl ClientKey {
@@ -31,19 +32,29 @@ impl ClientKey {
         })
     }
 
+    /// Sluice itself, which is no client: nothing is counted for it.
+    pub fn own() -> Self {
+        Self(Kind::Own)
+    }
+
+    pub fn is_own(&self) -> bool {
+        matches!(self.0, Kind::Own)
+    }
+
     /// The bearer of the token of this name, wherever it asks from.
     pub fn token(name: &Arc<str>) -> Self {
         Self(Kind::Token(name.clone()))
     }
 }
 
-/// An address where one is counted, the network in CIDR form, or `token:` and a name.
+/// An address where one is counted, the network in CIDR form, `token:` and a name, or sluice itself.
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Network { network: IpAddr::V4(v4), prefix: 32 } => v4.fmt(f),
             Kind::Network { network, prefix } => write!(f, "{network}/{prefix}"),
             Kind::Token(name) => write!(f, "token:{name}"),
+            Kind::Own => f.write_str("sluice"),
         }
     }
 }

@@ -65,7 +65,10 @@ struct Trouble {
 impl Bases {
     /// Errors name what is wrong with the configuration, and are for operators.
     pub(super) fn new(configured: &[String], fetcher: Fetcher, engine: Handle) -> Result<Self, String> {
-        let mut bases = configured.iter().map(|base| Base::parse(base)).collect::<Result<Vec<_>, _>>()?;
+        // Canaries are sluice's own, too, and tell of the way of events: not of how other people's servers are.
+        let own = Base::BuiltIn("sluice/");
+        let bases = std::iter::once(Ok(own)).chain(configured.iter().map(|base| Base::parse(base)));
+        let mut bases = bases.collect::<Result<Vec<_>, _>>()?;
         // Error events are sluice's own, so their schema is at hand whatever the bases have.
         bases.push(Base::BuiltIn(if configured.is_empty() { "" } else { "error/" }));
         Ok(Self { bases, fetcher, engine })

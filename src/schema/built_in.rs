@@ -6,6 +6,7 @@ const FILES: &[(&str, &str)] = &[
     ("error/1.0.0.yaml", include_str!("built_in/error/1.0.0.yaml")),
     ("error/2.0.0.yaml", include_str!("built_in/error/2.0.0.yaml")),
     ("error/2.1.0.yaml", include_str!("built_in/error/2.1.0.yaml")),
+    ("sluice/canary/1.0.0.yaml", include_str!("built_in/sluice/canary/1.0.0.yaml")),
     ("test/event/0.0.2.yaml", include_str!("built_in/test/event/0.0.2.yaml")),
     ("test/event/0.0.3.yaml", include_str!("built_in/test/event/0.0.3.yaml")),
     ("test/event/1.0.0.yaml", include_str!("built_in/test/event/1.0.0.yaml")),

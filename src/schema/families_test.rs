@@ -30,7 +30,7 @@ fn every_file_compiles_and_its_examples_are_valid() {
         assert!(schema.declares(&steps_of("meta.id")) && !schema.declares(&steps_of("meta.none")), "{path}");
     }
     assert!(examples >= 12, "{examples}");
-    assert_eq!(built_in::paths().count(), 16);
+    assert_eq!(built_in::paths().count(), 17);
 }
 
 #[test]

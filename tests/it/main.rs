@@ -6,7 +6,7 @@
 //! - `stream_configs` an API that a catalogue comes from, with its faults
 //! - the other modules are the facts: `wire` and `handover` a stream's bytes, `refusals` what is no stream, `wrong_input`
 //!   all of it, `patience` who waits for a refusal, `resume`, `old_ids` and `allowed` where a reader starts, `rules` what
-//!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
+//!   real clients need, `ndjson` and `canary` what a reader may ask for, `canary_trip` what sluice sends itself, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
 //!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
@@ -29,6 +29,7 @@ mod asked;
 mod auth;
 mod browsers;
 mod canary;
+mod canary_trip;
 mod catalog;
 mod codings;
 mod crash;

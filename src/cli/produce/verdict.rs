@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// Causes that may pass: those that lie with the server, and haste.
-const OURS: [&str; 5] = ["not-written", "unknown", "overloaded", "too-slow", "too-many-requests"];
+const OURS: [&str; 6] = ["not-written", "log-refused", "unknown", "overloaded", "too-slow", "too-many-requests"];
 /// Ends the code of whatever the server needed and could not reach.
 const OURS_ENDING: &str = "-unavailable";
 /// The one after which an event may appear in the log all the same.
@@ -199,6 +199,7 @@ mod tests {
             (400, &at("x"), 1, Verdict::Each(vec![Fate::Refused(cause("x"))])),
             (503, &at("overloaded"), 3, Verdict::Later(cause("overloaded"))),
             (503, &at("not-written"), 1, again("not-written")),
+            (503, &at("log-refused"), 1, again("log-refused")),
             (503, &at("schema-unavailable"), 1, again("schema-unavailable")),
             (503, &no, 1, Verdict::Later(said("503", "the answer is 503"))),
             (429, &json!({ "title": "Slow down" }), 1, Verdict::Later(said("429", "Slow down (429)"))),

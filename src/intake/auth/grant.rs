@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regex::{RegexSet, RegexSetBuilder};
 
-use crate::model::StreamName;
+use crate::model::{CANARY, StreamName};
 
 /// Names and patterns of one grant. More are refused, in the configuration as in a token.
 const ENTRIES_MAX: usize = 1_000;
@@ -22,6 +22,8 @@ pub struct Grant(Extent);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Extent {
     Everything,
+    /// Sluice's own canaries, and nothing else.
+    Canary,
     Only(Arc<Streams>),
 }
 
@@ -55,9 +57,19 @@ impl Grant {
         Self(Extent::Everything)
     }
 
+    /// Of who has proved to be sluice itself.
+    pub fn canary() -> Self {
+        Self(Extent::Canary)
+    }
+
+    pub fn is_canary(&self) -> bool {
+        self.0 == Extent::Canary
+    }
+
     pub fn allows(&self, stream: &str) -> bool {
         match &self.0 {
             Extent::Everything => true,
+            Extent::Canary => stream == CANARY,
             Extent::Only(streams) => streams.names.contains(stream) || streams.patterns.is_match(stream),
         }
     }

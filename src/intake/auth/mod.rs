@@ -152,6 +152,11 @@ impl Guard {
 }
 
 impl Shown {
+    /// The secret of this start: whatever `intake.auth` says, canaries get in.
+    pub fn canary() -> Self {
+        Self::nobody(Ok(Grant::canary()))
+    }
+
     fn nobody(grant: Result<Grant, Denied>) -> Self {
         Self { name: None, grant }
     }
