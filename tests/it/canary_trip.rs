@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::admin::{ask, see};
+use crate::admin::see;
 use crate::engine::{Engine, on_both_engines};
 use crate::raw::Raw;
 use crate::server::{Options, Server, sluice};
@@ -90,7 +90,7 @@ async fn to_everybody_else_the_canaries_stream_is_one_that_is_not_there() {
         assert!(!text.contains(CANARY), "{path}: {text}");
     }
     for path in ["/clients", "/traffic", "/limits", "/deny", "/metrics", "/health"] {
-        let text = ask(&server, "GET", path, "", "").await.text();
+        let text = server.ask_admin("GET", path, "").await.text();
         assert!(!text.contains(CANARY), "{path}: {text}");
     }
     assert_eq!(see(&server, "/clients").await["clients"], json!([]));
@@ -153,7 +153,7 @@ async fn readers_see_nothing_of_canaries_in_their_events_or_ids() {
 async fn canaries_get_in_where_nobody_may_post_and_this_machine_is_denied() {
     let server = Server::start(often().env("SLUICE__INTAKE__AUTH", "closed")).await;
     assert_eq!(server.post("{}").await.status(), 403);
-    let denied = ask(&server, "PUT", "/deny/127.0.0.0%2F8", "", &json!({ "reason": "a test" }).to_string()).await;
+    let denied = server.ask_admin("PUT", "/deny/127.0.0.0%2F8", &json!({ "reason": "a test" }).to_string()).await;
     assert_eq!(denied.status(), 200, "{denied:?}");
     assert_eq!(denied.json()["ended"], 0, "nobody reads");
     assert_eq!(server.get("/v2/stream/test.event").await.status(), 403);
