@@ -64,6 +64,17 @@ fn every_fault_is_reported_at_once_with_its_origin() {
 }
 
 #[test]
+fn a_property_that_librdkafka_does_not_take_is_a_fault_where_the_log_is_kafka() {
+    let properties = "[log.kafka.properties]\n'no.such.property' = 1\n'socket.timeout.ms' = 'soon'\n'retries' = 3";
+    let faults = faults(&format!("[log.kafka]\nbootstrap_servers = ['a:1']\n{properties}"), &[]);
+    for what in ["log.kafka.properties.no.such.property: No such", "log.kafka.properties.socket.timeout.ms: Invalid"] {
+        assert!(faults.iter().any(|fault| fault.contains(what)), "{what}: {faults:#?}");
+    }
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    assert!(load(properties, &[]).is_ok(), "nobody is given them");
+}
+
+#[test]
 fn an_instance_serves_in_out_or_both_and_nothing_else() {
     use http::Half::{In, Out};
     let served = |text: &str| load(&format!("[http]\nserve = {text}"), &[]).map(|config| config.http.serve);

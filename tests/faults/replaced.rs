@@ -192,6 +192,6 @@ impl World {
                 break;
             }
         }
-        println!("tails rebuilt: {}", self.server.metric("sluice_kafka_tails_rebuilt_total").await);
+        println!("tails rebuilt: {}", self.server.metric("sluice_kafka_tails_rebuilt_total").await.abs());
     }
 }

@@ -1,5 +1,6 @@
 //! One librdkafka producer and the thread that polls it; made anew when it has failed for good.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -199,7 +200,8 @@ impl Lane {
 fn run(owner: &Weak<Shared>, kind: LaneKind) {
     let mut replaced: Option<Instant> = None;
     while let Some(client) = owner.upgrade().and_then(|owner| owner.lane(kind).current()) {
-        client.poll(TURN);
+        // Were it to fail, nobody would ever be told the fate of a record again.
+        let _ = catch_unwind(AssertUnwindSafe(|| client.poll(TURN)));
         let Some(owner) = owner.upgrade() else { return };
         // Asked for, not waited for: an error event of the client does not say that it was the last.
         let fatal = client.client().fatal_error();

@@ -95,6 +95,18 @@ impl Calls {
 }
 
 impl TailState {
+    fn new(topics: Vec<Topic>) -> Self {
+        let mut places = Places::default();
+        places.follow(topics);
+        Self {
+            places: Mutex::new(places),
+            left: Mutex::default(),
+            calls: Calls::default(),
+            held_up: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+        }
+    }
+
     pub(super) fn stopped(&self) -> bool {
         *self.stop.borrow()
     }
@@ -132,22 +144,12 @@ impl KafkaTail {
         warm: u64,
         engine: Handle,
     ) -> Result<(Self, Running), OpenError> {
-        let mut places = Places::default();
-        places.follow(topics);
-        let state = Arc::new(TailState {
-            places: Mutex::new(places),
-            left: Mutex::default(),
-            calls: Calls::default(),
-            held_up: AtomicBool::new(false),
-            stop: watch::Sender::new(false),
-        });
+        let state = Arc::new(TailState::new(topics));
         let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
         let scout = Scout::start(clients, state.clone(), warm, sender.downgrade(), engine.clone())?;
         scout.look();
 
-        let (state_of_poll, records) = (state.clone(), Vec::new());
-        let consumer = scout.current();
-        let poll = Poll { state: state_of_poll, consumer, batches: sender, engine, records, bytes: 0, told: false };
+        let poll = Poll::new(state.clone(), scout.current(), sender, engine);
         let threads = vec![spawn("kafka-scout", move || scout.run())?, spawn("kafka-tail", move || poll.run())?];
         Ok((Self { state: state.clone(), batches }, Running { state, threads }))
     }
@@ -203,6 +205,10 @@ struct Poll {
 }
 
 impl Poll {
+    fn new(state: Arc<TailState>, consumer: Current, batches: mpsc::Sender<TailBatch>, engine: Handle) -> Self {
+        Self { state, consumer, batches, engine, records: Vec::new(), bytes: 0, told: false }
+    }
+
     fn run(mut self) {
         while !self.state.stopped() {
             // What was taken so far is kept, and what was not is with the consumer that the scout makes in its place.
@@ -272,5 +278,84 @@ impl Poll {
                 _ = stop.wait_for(|stop| *stop) => false,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::super::Options;
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const DEADLINE: Duration = Duration::from_secs(9);
+    /// Nobody listens here.
+    const NOWHERE: &str = "127.0.0.1:1";
+
+    fn clients(bootstrap: &str) -> Clients {
+        let options = Options { bootstrap_servers: vec![bootstrap.to_owned()], ..Options::default() };
+        Clients::new(options, "g", 1 << 20, DEADLINE)
+    }
+
+    fn write(bootstrap: &str, values: &[&str]) {
+        let config = ClientConfig::new().set("bootstrap.servers", bootstrap).clone();
+        let producer: BaseProducer = config.create().expect("a producer");
+        for value in values {
+            let record = BaseRecord::<(), _>::to("t").payload(*value);
+            producer.send(record).unwrap_or_else(|(fault, _)| panic!("{fault}"));
+        }
+        producer.flush(PATIENCE).expect("the records are written");
+    }
+
+    async fn values(tail: &mut KafkaTail, wanted: usize) -> Vec<String> {
+        let mut values = Vec::new();
+        while values.len() < wanted {
+            let batch = tokio::time::timeout(PATIENCE, tail.next()).await.expect("records come");
+            let texts = batch.records.iter().filter_map(|record| record.value.as_deref());
+            values.extend(texts.map(|text| String::from_utf8_lossy(text).into_owned()));
+        }
+        values
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_of_the_tail_that_fails_goes_on_with_another_consumer_and_brings_everything_once() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("t", 1, 1).expect("a topic");
+        let (bootstrap, engine) = (cluster.bootstrap_servers(), Handle::current());
+        let state = Arc::new(TailState::new(vec![Topic::new("t")]));
+        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
+        let scout = Scout::start(&clients(&bootstrap), state.clone(), 0, sender.downgrade(), engine.clone());
+        let scout = scout.expect("a scout");
+        assert!(scout.look().is_some(), "the cluster answers");
+        let current = scout.current();
+        // In place of the scout's: it fails whoever polls it, as soon as it cannot connect.
+        let failing = Context::new("failing", |_| panic!("planted"));
+        *current.lock() = Arc::new(make(&clients(NOWHERE).tail(), failing).expect("a consumer"));
+        let poll = Poll::new(state.clone(), current.clone(), sender, engine);
+        let failing = Arc::downgrade(&current.lock().clone());
+        let mut tail = KafkaTail { state, batches };
+
+        let threads = [spawn("scout", move || scout.run()), spawn("poll", move || poll.run())];
+        tokio::task::block_in_place(|| write(&bootstrap, &["a", "b", "c"]));
+
+        assert_eq!(values(&mut tail, 3).await, ["a", "b", "c"]);
+        assert!(failing.upgrade().is_none_or(|failing| !Arc::ptr_eq(&failing, &current.lock())), "it was replaced");
+        tokio::task::block_in_place(|| write(&bootstrap, &["d"]));
+        assert_eq!(values(&mut tail, 1).await, ["d"]);
+        drop(tail);
+        for thread in threads {
+            thread.expect("a thread").join().expect("it ends in peace");
+        }
+    }
+
+    #[tokio::test]
+    #[should_panic = "the thread of the tail has failed"]
+    async fn a_tail_whose_thread_is_gone_says_so() {
+        let (_, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
+        let state = Arc::new(TailState::new(vec![]));
+        KafkaTail { state, batches }.next().await;
     }
 }
