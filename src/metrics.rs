@@ -25,6 +25,16 @@ pub const RELOADS: &str = "sluice_reloads_total";
 pub const LIMITED: &str = "sluice_limited_total";
 pub const VERDICT: &str = "sluice_health_state";
 pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
+pub const CANARY_AGE: &str = "sluice_canary_age_seconds";
+pub const PARTITIONS_SICK: &str = "sluice_partitions_sick";
+pub const EXPECTATIONS_UNMET: &str = "sluice_expectations_unmet";
+/// Name and help of those that no recorder keeps: `health` writes them at a scrape.
+pub const STREAM_LAST_EVENT: (&str, &str) = (
+    "sluice_stream_last_event_seconds",
+    "When an event of the stream came by last, in seconds since 1970; its own time if that was before the start",
+);
+pub const CONSUMER_LAG: (&str, &str) =
+    ("sluice_consumer_lag", "Records of the partition that the tail has not brought yet");
 pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
@@ -72,6 +82,13 @@ pub fn describe() {
     );
     gauge!(VERDICT, Unit::Count, "1 for the state that holds (see /health), 0 for the others");
     counter!(VERDICT_CHANGES, Unit::Count, "Changes of the state, by the new one");
+    gauge!(CANARY_AGE, Unit::Seconds, "Since a canary last came through, or since the start");
+    gauge!(PARTITIONS_SICK, Unit::Count, "Partitions that nobody answers for");
+    gauge!(
+        EXPECTATIONS_UNMET,
+        Unit::Count,
+        "Streams of which fewer events come than the catalogue's expect_every says"
+    );
     counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
     counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");

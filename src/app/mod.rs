@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
-use crate::health::{Health, Probe, Secret};
+use crate::health::{Health, Probe, Secret, Sides};
 use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
@@ -153,9 +153,10 @@ pub async fn start(
     let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
+    let health = services.health.clone();
     let operators = Operators {
         services: services.clone(),
-        render: Arc::new(move || render.render()),
+        render: Arc::new(move || render.render() + &health.gauges()),
         logging,
         reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
@@ -211,17 +212,29 @@ async fn services(
         engine.spawn(follow_the_catalog(hub.clone(), changes));
     }
     let intake = Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone());
+    let intake = Arc::new(intake);
+    let sides = Sides {
+        limits: limits.clone(),
+        catalog: live.clone(),
+        hub: hub.clone(),
+        intake: intake.clone(),
+        log: log.clone(),
+        gives_out,
+    };
+    let health = Health::new(sides, config.health.clone());
+    health.start(engine, &shutdown.watcher());
     let services = Services {
         hub,
-        intake: Arc::new(intake),
+        intake,
         catalog: live,
         schemas,
         engine: engine.clone(),
         guard,
-        health: Health::new(limits.clone(), gives_out),
+        health,
         probe: Secret::new(),
         patience: Patience::new(shutdown.watcher(), limits.descriptors().held),
         limits,
+        stop: shutdown.watcher(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
     Ok((services, log))

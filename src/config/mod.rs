@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::log::{kafka, sqlite};
 use crate::model::units;
-use crate::{catalog, http, hub, intake, limits, schema};
+use crate::{catalog, health, http, hub, intake, limits, schema};
 
 pub use self::loaded::Loaded;
 pub use self::loader::{ConfigError, Loader};
@@ -41,6 +41,7 @@ pub struct Config {
     pub hub: hub::Options,
     pub intake: intake::Options,
     pub limits: limits::Options,
+    pub health: health::Options,
     pub stop: Stop,
 }
 
@@ -56,6 +57,7 @@ impl Default for Config {
             hub: hub::Options::default(),
             intake: intake::Options::default(),
             limits: limits::Options::default(),
+            health: health::Options::default(),
             stop: Stop::default(),
         }
     }

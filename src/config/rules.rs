@@ -10,6 +10,8 @@ use crate::{intake, schema};
 const WORKERS_MOST: usize = 1024;
 /// A reader whose place is settled late may not be told of it for longer than this.
 const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
+/// Canaries that have to be lost before silence means something.
+const CANARIES_LEAST: u32 = 3;
 /// Deepest nesting that every JSON parser on the way can follow.
 const DEPTH_MOST: usize = 128;
 
@@ -24,7 +26,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
             faults.push((key.to_owned(), fault.to_owned()));
         }
     };
-    let Config { http, admin, catalog, schema, hub, intake, limits, .. } = config;
+    let Config { http, admin, catalog, schema, hub, intake, limits, health, .. } = config;
     check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
     check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
@@ -52,6 +54,13 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
     check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
+    check("health.canary_every", !health.canary_every.is_zero(), "0: nothing could be proven");
+    let time_for_some = health.stall_after >= health.canary_every.saturating_mul(CANARIES_LEAST);
+    check(
+        "health.stall_after",
+        time_for_some,
+        "less than three times health.canary_every: one lost canary would be a verdict",
+    );
     let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
     faults.extend(intake::auth::faults(intake));
     faults.extend(limits.faults(None).into_iter().map(|(key, fault)| (format!("limits.{key}"), fault)));

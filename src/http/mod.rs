@@ -75,6 +75,7 @@ use crate::intake::Intake;
 use crate::intake::auth::Guard;
 use crate::limits::{Descriptors, Limits};
 use crate::schema::Schemas;
+use crate::shutdown::Stop;
 
 pub use self::admin::{
     AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, Served, is_token,
@@ -99,6 +100,7 @@ pub struct Services {
     pub guard: Guard,
     pub limits: Limits,
     pub health: Health,
+    pub stop: Stop,
     /// What the probe proves itself with.
     pub probe: Secret,
     /// With readers who keep being refused.
