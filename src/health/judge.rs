@@ -149,11 +149,8 @@ pub(super) fn of_host(facts: &Facts, stall_after: Duration) -> Judged {
         .unwrap_or_else(|| well(facts, facts.event_ago, stall_after))
 }
 
-/// One stream's, on a host of this state.
-pub(super) fn of_stream(stream: &StreamFacts, host: &Judged, facts: &Facts, stall_after: Duration) -> Judged {
-    if !host.state.is_healthy() {
-        return host.clone();
-    }
+/// One stream's, on a host that is well: else it is the host's.
+pub(super) fn of_stream(stream: &StreamFacts, facts: &Facts, stall_after: Duration) -> Judged {
     let Troubles { total, sick, .. } = &stream.partitions;
     if *total > 0 && sick.len() == *total {
         let cause = format!("nobody answers for {}", named(sick, of_sick));

@@ -227,15 +227,14 @@ fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
 }
 
 #[test]
-fn a_stream_is_judged_by_its_own_partitions_and_producers_and_by_the_host_before() {
+fn a_stream_is_judged_by_its_own_partitions_and_producers() {
     let host = well();
     let quiet = StreamFacts { partitions: Troubles { total: 2, ..Troubles::default() }, ..StreamFacts::default() };
-    let of = |stream: &StreamFacts, facts: &Facts| of_stream(stream, &of_host(facts, STALL), facts, STALL);
+    let of = |stream: &StreamFacts, facts: &Facts| of_stream(stream, facts, STALL);
     let unmet = Some((seconds(300), seconds(720)));
     let all_sick = Troubles { total: 2, ..sick(0..2) };
     let stands = Troubles { total: 2, ..late(31) };
     let degraded = Facts { unmet: vec![StreamName::parse("b").expect("a name")], ..well() };
-    let away = Facts { log: log(None, 2), ..well() };
     for (stream, facts, state, word) in [
         (quiet.clone(), &host, State::Quiet, "nobody"),
         (StreamFacts { event_ago: Some(seconds(2)), ..quiet.clone() }, &host, State::Flowing, "flow"),
@@ -245,7 +244,6 @@ fn a_stream_is_judged_by_its_own_partitions_and_producers_and_by_the_host_before
             State::Stalled,
             "nothing for 12m: an event is expected every 5m",
         ),
-        (StreamFacts { unmet, ..quiet.clone() }, &away, State::LogUnreachable, "log"),
         (StreamFacts { partitions: sick(0..1), ..quiet.clone() }, &host, State::Degraded, "a/0 (broker 3)"),
         (StreamFacts { partitions: all_sick, ..quiet.clone() }, &host, State::Stalled, "a/1"),
         (StreamFacts { partitions: late(2), ..quiet.clone() }, &host, State::Degraded, "late"),

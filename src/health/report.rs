@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::judge::{self, Judged};
-use super::seen::{Last, Seat, Seen, age};
+use super::judge::{self, Facts};
+use super::seen::{Last, Seat, Seen, StreamSeen, age};
 use super::state::State;
 use super::trip::{Step, Trip};
 use super::{Health, Verdict};
@@ -46,9 +46,9 @@ pub struct Canary {
 pub struct Streams {
     /// How many there are of each state that there is.
     pub states: Vec<(State, usize)>,
-    /// Those that are worse than the host.
+    /// Those that are not well on a host that is.
     pub unhealthy: Few<Named>,
-    /// The one whose event came last; the first one if none came.
+    /// The one whose event came last; the first one if none came. None where nothing is given out.
     pub newest: Option<(StreamName, Option<Duration>)>,
 }
 
@@ -98,7 +98,7 @@ impl Health {
         let mut partitions: Vec<(&Partition, &Seat)> = seen.partitions.iter().filter(troubled).collect();
         partitions.sort_by_key(|(_, seat)| (seat.sick.is_none(), std::cmp::Reverse(seat.behind)));
         Report {
-            streams: streams(&seen, verdict.state, now),
+            streams: streams(&seen, &verdict, now),
             verdict,
             canary: Canary { took: trips.took(), age: told.proven_ago, failed },
             partitions: Few::of(partitions.into_iter().map(part)),
@@ -108,29 +108,26 @@ impl Health {
 
     /// Of these streams, as the catalogue has them; the verdict that holds of all of them together, and each one's own.
     pub fn of_streams(&self, streams: &[&Stream]) -> (Verdict, Vec<StreamReport>) {
-        // Looked at anew where nobody has for long.
         let host = self.verdict();
         let now = Instant::now();
         let seen = self.0.seen.load_full();
         let facts = self.0.facts_of(&seen, now);
-        let judged = judge::of_host(&facts, self.0.options.stall_after);
         let told: Vec<StreamReport> =
-            streams.iter().map(|stream| self.of_stream(stream, &seen, &judged, now)).collect();
+            streams.iter().map(|stream| self.of_stream(stream, &seen, &facts, &host, now)).collect();
         (together(&told).unwrap_or(host), told)
     }
 
-    fn of_stream(&self, stream: &Stream, seen: &Seen, host: &Judged, now: Instant) -> StreamReport {
+    fn of_stream(&self, stream: &Stream, seen: &Seen, facts: &Facts, host: &Verdict, now: Instant) -> StreamReport {
         let stall_after = self.0.options.stall_after;
         let before = seen.streams.iter().find(|before| before.name == stream.name);
         let known_at = before.map_or(now, |before| before.known_at);
         let (of_stream, last) = seen.of_stream(stream, known_at, stall_after, now);
-        let facts = self.0.facts_of(seen, now);
-        let judged = judge::of_stream(&of_stream, host, &facts, stall_after);
+        let judged = judge::of_stream(&of_stream, facts, stall_after);
         let same = before.filter(|before| before.judged.state == judged.state);
         let since = same.map_or_else(Timestamp::now, |before| before.since);
         StreamReport {
             name: stream.name.clone(),
-            verdict: Verdict::of(judged, since),
+            verdict: if host.state.is_healthy() { Verdict::of(judged, since) } else { host.clone() },
             last_event: last.time,
             came_at: last.came_at.map(|at| on_the_clock(at, now)),
             age: age_of(last, now),
@@ -152,18 +149,22 @@ fn together(told: &[StreamReport]) -> Option<Verdict> {
     Some(verdict)
 }
 
-fn streams(seen: &Seen, host: State, now: Instant) -> Streams {
-    let count = |state| seen.streams.iter().filter(|stream| stream.judged.state == state).count();
+fn streams(seen: &Seen, host: &Verdict, now: Instant) -> Streams {
+    // Where the host is not well, no stream is.
+    let is_well = host.state.is_healthy();
+    let of = |stream: &StreamSeen| if is_well { stream.judged.state } else { host.state };
+    let count = |state| seen.streams.iter().filter(|stream| of(stream) == state).count();
     let states = State::ALL.into_iter().map(|state| (state, count(state))).filter(|(_, count)| *count > 0);
     let unhealthy = seen.streams.iter().filter(|stream| {
         let state = stream.judged.state;
-        state > host || state == State::Degraded
+        is_well && !matches!(state, State::Flowing | State::Quiet | State::NotExposed)
     });
     let named = unhealthy.map(|stream| {
         let verdict = Verdict::of(stream.judged.clone(), stream.since);
         Named { name: stream.name.clone(), verdict }
     });
     let newest = seen.streams.iter().max_by_key(|stream| (stream.last.came_at, std::cmp::Reverse(&stream.name)));
+    let newest = newest.filter(|_| seen.facts.gives_out);
     let newest = newest.map(|stream| (stream.name.clone(), age_of(stream.last, now)));
     Streams { states: states.collect(), unhealthy: Few::of(named), newest }
 }

@@ -43,6 +43,7 @@ pub(super) struct Seat {
 pub(super) struct StreamSeen {
     pub(super) name: StreamName,
     pub(super) last: Last,
+    /// As it is on a host that is well.
     pub(super) judged: Judged,
     pub(super) since: Timestamp,
     /// Since when it has been watched.
@@ -91,9 +92,8 @@ impl Seen {
         let unmet = unmet.map(|(stream, _)| stream.name.clone()).collect();
         seen.facts.unmet = unmet;
         let facts = shared.facts_of(&seen, now);
-        let host = judge::of_host(&facts, stall_after);
         let said = streams.into_iter().zip(of_streams).map(|(stream, (of_stream, last))| {
-            let judged = judge::of_stream(&of_stream, &host, &facts, stall_after);
+            let judged = judge::of_stream(&of_stream, &facts, stall_after);
             let same = earlier.get(&stream.name).filter(|earlier| earlier.judged.state == judged.state);
             let since = same.map_or_else(Timestamp::now, |earlier| earlier.since);
             StreamSeen { name: stream.name.clone(), last, judged, since, known_at: known_at(&stream.name) }

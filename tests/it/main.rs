@@ -9,7 +9,7 @@
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
-//!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
+//!   `process` start and stop, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
 //!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
 //!   a reader that falls behind, `gone` readers that stand still and peers that vanish
@@ -28,6 +28,7 @@ mod auth;
 mod browsers;
 mod canary;
 mod catalog;
+mod check;
 mod codings;
 mod crash;
 mod documented;
@@ -35,6 +36,7 @@ mod edge;
 mod engine;
 mod gone;
 mod handover;
+mod health;
 mod incident;
 mod intake;
 mod limits;
