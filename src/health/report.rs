@@ -141,10 +141,10 @@ impl Health {
 fn together(told: &[StreamReport]) -> Option<Verdict> {
     let worst = told.iter().max_by_key(|stream| stream.verdict.state)?;
     let flows = told.iter().find(|stream| stream.verdict.state == State::Flowing);
-    let told = if worst.verdict.state == State::Quiet { flows.unwrap_or(worst) } else { worst };
-    let mut verdict = told.verdict.clone();
-    if !matches!(verdict.state, State::Flowing | State::Quiet) {
-        verdict.cause = format!("{}: {}", told.name, verdict.cause);
+    let one = if worst.verdict.state == State::Quiet { flows.unwrap_or(worst) } else { worst };
+    let mut verdict = one.verdict.clone();
+    if !one.verdict.state.is_healthy() && told.iter().any(|stream| stream.verdict.state != verdict.state) {
+        verdict.cause = format!("{}: {}", one.name, verdict.cause);
     }
     Some(verdict)
 }
