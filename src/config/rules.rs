@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::health::CANARY_EVERY_LEAST;
 use crate::http::is_token;
 use crate::{intake, schema};
 
@@ -54,7 +55,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
     check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
-    check("health.canary_every", !health.canary_every.is_zero(), "0: nothing could be proven");
+    check("health.canary_every", health.canary_every >= CANARY_EVERY_LEAST, "less than 250ms");
     let time_for_some = health.stall_after >= health.canary_every.saturating_mul(CANARIES_LEAST);
     check(
         "health.stall_after",

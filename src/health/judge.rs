@@ -122,6 +122,8 @@ const CURE_SPOOL_FAULT: &str =
     "see the disk of data_dir, and intake.spool.max_bytes; while the log is away events are refused";
 const CURE_EXPECTED: &str =
     "sluice is well: ask those who produce these streams (expect_every stands in the catalogue)";
+const CURE_HALF: &str = "nothing, if this instance is meant to have half of the way; else /health on the operators' listener \
+                         says what is missing, and what to run";
 const CURE_WAIT: &str = "wait some seconds";
 
 impl Judged {
@@ -298,12 +300,17 @@ fn unexpected(unmet: &[StreamName]) -> Option<Judged> {
 fn well(facts: &Facts, event_ago: Option<Duration>, stall_after: Duration) -> Judged {
     match &facts.trips.last {
         None if !facts.gives_out => {
-            Judged::new(State::NotExposed, "http.serve has no \"out\": nothing is read here; the log answers", "")
+            let cause = "http.serve has no \"out\": the log answers; whether events get through is not proven here";
+            Judged::new(State::NotExposed, cause, CURE_HALF)
         }
         Some(Trip::Half { missing, .. }) => {
-            // What is to be run may name addresses.
-            let cause = missing.split_once("; run").map_or(missing.as_str(), |(cause, _)| cause);
-            Judged::new(State::NotExposed, cause, "").detail(missing)
+            // What comes after it may be the log's words, or a command with addresses.
+            let what = missing.split_once(": ").map_or(missing.as_str(), |(what, _)| what);
+            let proven = match facts.gives_out {
+                true => "streams open; whether events get through is not proven here",
+                false => "the log answers; whether events come out is not proven here",
+            };
+            Judged::new(State::NotExposed, format!("{what}: {proven}"), CURE_HALF).detail(missing)
         }
         _ if event_ago.is_some_and(|ago| ago < stall_after) => Judged::new(State::Flowing, "events flow", ""),
         _ => Judged::new(State::Quiet, "canaries flow, and nobody has posted lately", ""),

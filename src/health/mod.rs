@@ -47,9 +47,9 @@ use crate::metrics as names;
 use crate::model::Timestamp;
 use crate::shutdown::{Stage, Stop};
 
-pub use self::options::Options;
+pub use self::options::{CANARY_EVERY_LEAST, Options};
 pub use self::probe::{Probe, SECRET_HEADER, Secret};
-pub use self::report::{Canary, Few, Named, Part, Report, StreamReport, Streams};
+pub use self::report::{CanaryReport, Few, Named, Part, Report, StreamReport, Streams};
 pub use self::state::State;
 pub use self::trip::{Step, Trip};
 

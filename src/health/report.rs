@@ -19,7 +19,7 @@ const LISTED_MAX: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Report {
     pub verdict: Verdict,
-    pub canary: Canary,
+    pub canary: CanaryReport,
     pub streams: Streams,
     /// Those that are sick or behind.
     pub partitions: Few<Part>,
@@ -34,7 +34,7 @@ pub struct Few<T> {
 }
 
 #[derive(Clone, Debug)]
-pub struct Canary {
+pub struct CanaryReport {
     /// Of the last trip that came through.
     pub took: Option<Duration>,
     pub age: Option<Duration>,
@@ -100,7 +100,7 @@ impl Health {
         Report {
             streams: streams(&seen, &verdict, now),
             verdict,
-            canary: Canary { took: trips.took(), age: told.proven_ago, failed },
+            canary: CanaryReport { took: trips.took(), age: told.proven_ago, failed },
             partitions: Few::of(partitions.into_iter().map(part)),
             spool: seen.facts.spool.clone(),
         }

@@ -13,7 +13,7 @@ use super::error::Refusal;
 use super::info::VERSION;
 use super::query;
 use crate::catalog::Stream;
-use crate::health::{Canary, Few, Part, Report, Step, StreamReport, Streams, Verdict};
+use crate::health::{CanaryReport, Few, Part, Report, Step, StreamReport, Streams, Verdict};
 use crate::intake::spool;
 use crate::model::{Timestamp, parse_stream_names};
 
@@ -88,8 +88,8 @@ fn of_verdict(verdict: &Verdict, reader: For) -> Map<String, Value> {
     told
 }
 
-fn of_canary(canary: &Canary, reader: For) -> Value {
-    let Canary { took, age, failed } = canary;
+fn of_canary(canary: &CanaryReport, reader: For) -> Value {
+    let CanaryReport { took, age, failed } = canary;
     let took_ms = took.map(|took| (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0);
     let mut told = json!({ "took_ms": took_ms, "age_seconds": age.map(seconds) });
     if let Some((at, why)) = failed {
