@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::catalog::{self, Catalog, Live, canary_set};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
-use crate::health::{self, Canary, Health, Secret};
+use crate::health::{self, Canary, Health, Secret, Sides};
 use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
@@ -154,9 +154,10 @@ pub async fn start(
     let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services, store.clone());
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
+    let health = services.health.clone();
     let operators = Operators {
         services: services.clone(),
-        render: scrape::start(recorder, String::new)?,
+        render: scrape::start(recorder, move || health.gauges())?,
         logging,
         reload: reloader.on_request(),
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
@@ -214,17 +215,29 @@ async fn services(
         engine.spawn(follow_the_catalog(hub.clone(), changes));
     }
     let intake = Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone());
+    let intake = Arc::new(intake);
+    let sides = Sides {
+        limits: limits.clone(),
+        catalog: live.clone(),
+        hub: hub.clone(),
+        intake: intake.clone(),
+        log: log.clone(),
+        gives_out,
+    };
+    let health = Health::new(sides, config.health.clone());
+    health.start(engine, &shutdown.watcher());
     let services = Services {
         hub,
-        intake: Arc::new(intake),
+        intake,
         catalog: live,
         schemas,
         engine: engine.clone(),
         guard,
-        health: Health::new(limits.clone(), gives_out),
+        health,
         probe: Secret::new(),
         patience: Patience::new(shutdown.watcher(), limits.descriptors().held),
         limits,
+        stop: shutdown.watcher(),
         end_spread: config.stop.drain_spread.min(config.stop.deadline),
     };
     Ok((services, log))

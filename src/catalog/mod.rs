@@ -176,6 +176,11 @@ impl Catalog {
         })
     }
 
+    /// The stream of this canonical name.
+    pub fn stream(&self, name: &StreamName) -> Option<&Stream> {
+        self.streams.get(name)
+    }
+
     /// By canonical name.
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values()
@@ -263,6 +268,9 @@ impl Catalog {
         let headers = settings.enrich_fields_from_http_headers.iter().map(|(_, header)| header.clone());
         let headers: Vec<String> = headers.collect();
         if name.starts_with('/') {
+            if settings.expect_every.is_some() {
+                return Err("sluice: expect_every is for a stream, and not for a pattern of names".into());
+            }
             self.patterns.push(Pattern::new(name, settings)?);
         } else {
             self.add_stream(name, settings, names)?;

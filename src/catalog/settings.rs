@@ -1,11 +1,15 @@
 //! One stream's entry as the file or the API writes it. What other systems keep there is ignored.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
-use crate::model::Topic;
+use crate::model::{Topic, units};
 
 /// What a stream gets that says nothing of its own.
 const PREFIXES_DEFAULT: [&str; 2] = ["eqiad.", "codfw."];
+/// More often than this nobody looks.
+const EXPECT_EVERY_LEAST: Duration = Duration::from_secs(1);
 const ENRICH_DEFAULT: (&str, &str) = ("meta.request_id", "x-request-id");
 
 /// The settings of a stream that sluice acts on.
@@ -26,6 +30,8 @@ pub struct Settings {
     /// Dotted path of the event → name of the header that fills it, in lower case. What the stream says is merged over
     /// the default, and what it switches off is not here.
     pub enrich_fields_from_http_headers: Vec<(String, String)>,
+    /// sluice's own: the longest time between two events of the stream that is as it should be.
+    pub expect_every: Option<Duration>,
     /// The entry said nothing at all.
     empty: bool,
 }
@@ -43,6 +49,7 @@ impl Default for Settings {
             canary_events_enabled: true,
             destination_event_service: None,
             enrich_fields_from_http_headers: vec![(ENRICH_DEFAULT.0.to_owned(), ENRICH_DEFAULT.1.to_owned())],
+            expect_every: None,
             empty: true,
         }
     }
@@ -58,7 +65,6 @@ impl Settings {
     pub(super) fn read(map: &Map<String, Value>) -> Result<Self, String> {
         let entry = Entry(map);
         let default = Self::default();
-        entry.own_settings()?;
         let allowed = entry.texts("topics_allowed")?.unwrap_or_default();
         Ok(Self {
             schema_title: entry.text("schema_title")?,
@@ -75,6 +81,7 @@ impl Settings {
             canary_events_enabled: entry.switch("canary_events_enabled")?.unwrap_or(default.canary_events_enabled),
             destination_event_service: entry.text("destination_event_service")?,
             enrich_fields_from_http_headers: entry.headers(default.enrich_fields_from_http_headers)?,
+            expect_every: entry.own_settings()?,
             empty: map.is_empty(),
         })
     }
@@ -159,13 +166,19 @@ impl Entry<'_> {
         Ok(headers)
     }
 
-    /// There are none yet, so that every key is one of another version, or a slip.
-    fn own_settings(&self) -> Result<(), String> {
-        let own = self.given("sluice").map(|value| map_of(value, "sluice")).transpose()?.flatten();
-        match own.and_then(|own| own.keys().next()) {
-            Some(unknown) => Err(format!("sluice: there is no setting '{unknown}'")),
-            None => Ok(()),
+    /// Those that sluice alone has, so that every key which it does not know is one of another version, or a slip.
+    fn own_settings(&self) -> Result<Option<Duration>, String> {
+        const EXPECT_EVERY: &str = "expect_every";
+        let Some(own) = self.given("sluice").map(|value| map_of(value, "sluice")).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        if let Some(unknown) = own.keys().find(|key| *key != EXPECT_EVERY) {
+            return Err(format!("sluice: there is no setting '{unknown}'"));
         }
+        let Some(value) = own.get(EXPECT_EVERY).filter(|value| !value.is_null()) else { return Ok(None) };
+        let every = value.as_str().and_then(units::parse_duration).filter(|every| *every >= EXPECT_EVERY_LEAST);
+        let fault = || format!("sluice: {EXPECT_EVERY} is no time of 1s or more, such as 5m");
+        every.map(Some).ok_or_else(fault)
     }
 }
 

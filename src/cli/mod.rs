@@ -1,8 +1,9 @@
-//! The command line: `serve` (the default), `tail`, `produce`, `admin`, `config`, `version`.
+//! The command line: `serve` (the default), `check`, `tail`, `produce`, `admin`, `config`, `version`.
 //!
-//! Exit codes: 0 a clean stop, or all events accepted; 2 wrong usage or configuration; 1 anything else.
+//! Exit codes: 0 a clean stop, or all events accepted; 2 wrong usage or configuration; 1 anything else. `check` has its own.
 
 mod admin;
+mod check;
 mod config;
 mod demo;
 mod produce;
@@ -37,6 +38,8 @@ struct Cli {
 enum Command {
     /// Serve (the default).
     Serve(ServeArgs),
+    /// Find out from outside whether events flow: a Nagios plug-in.
+    Check(check::Args),
     /// Follow streams: a line for each event on a terminal, newline-delimited JSON in a pipe.
     Tail(tail::Args),
     /// Post the events on stdin, a JSON object on each line.
@@ -120,6 +123,7 @@ pub fn run() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Admin(args) => admin::run(&args),

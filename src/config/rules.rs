@@ -13,6 +13,8 @@ const WORKERS_MOST: usize = 1024;
 const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
 /// Canaries that come more seldom say nothing of now.
 const CANARY_EVERY_MOST: Duration = Duration::from_secs(3_600);
+/// Canaries that have to be lost before silence means something.
+const CANARIES_LEAST: u32 = 3;
 /// Deepest nesting that every JSON parser on the way can follow.
 const DEPTH_MOST: usize = 128;
 
@@ -57,8 +59,12 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
     let often_enough = (CANARY_EVERY_LEAST..=CANARY_EVERY_MOST).contains(&health.canary_every);
     check("health.canary_every", often_enough, "not between 250ms and 1h");
-    let patient = health.stall_after > health.canary_every;
-    check("health.stall_after", patient, "not more than health.canary_every: the next canary would always be late");
+    let time_for_some = health.stall_after >= health.canary_every.saturating_mul(CANARIES_LEAST);
+    check(
+        "health.stall_after",
+        time_for_some,
+        "less than three times health.canary_every: one lost canary would be a verdict",
+    );
     let of_kafka = config.log.kafka.faults(config.intake.log_deadline()).into_iter();
     faults.extend(intake::auth::faults(intake));
     faults.extend(limits.faults(None).into_iter().map(|(key, fault)| (format!("limits.{key}"), fault)));

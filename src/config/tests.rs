@@ -190,7 +190,7 @@ fn the_hashes_of_tokens_do_not_show_and_their_faults_name_them() {
 
 /// Every key of the sections, as the complaint about an unknown one names them.
 fn keys_of_the_code() -> Vec<String> {
-    const SECTIONS: [&str; 13] = [
+    const SECTIONS: [&str; 14] = [
         "http",
         "admin",
         "catalog",
@@ -202,6 +202,7 @@ fn keys_of_the_code() -> Vec<String> {
         "intake",
         "intake.jwt",
         "limits",
+        "health",
         "stop",
         "",
     ];
@@ -218,6 +219,19 @@ fn keys_of_the_code() -> Vec<String> {
 
 fn header(section: &str) -> String {
     if section.is_empty() { String::new() } else { format!("[{section}]\n") }
+}
+
+#[test]
+fn a_silence_in_which_one_canary_alone_could_be_lost_is_refused() {
+    let health = |text: &str| load(&format!("[health]\n{text}\n"), &[]).map_err(|faults| faults.0.join("\n"));
+    for (text, fault) in [
+        ("canary_every = '11s'", "health.stall_after"),
+        ("stall_after = '14s'", "less than three times"),
+        ("canary_every = 0", "health.canary_every"),
+    ] {
+        assert!(health(text).is_err_and(|faults| faults.contains(fault)), "{text}");
+    }
+    assert!(health("canary_every = '250ms'\nstall_after = '750ms'").is_ok());
 }
 
 #[test]

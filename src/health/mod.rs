@@ -1,72 +1,62 @@
 //! Whether the service does for its clients what it is there for, as one of its clients sees it.
 //!
-//! - this page: [`Health`], the verdict that holds now, and [`State`], what it can be
-//! - `canary` an event that makes the whole trip, with places of its own where the host is full; `trip` what became of it
+//! - this page: [`Health`], the verdict that holds now; looked at every second, whoever asks
+//! - `judge` the rules, on one page; `state` what can be said
+//! - `canary` an event that makes the whole trip, with places of its own where the host is full; `trip` what became of it,
+//!   `trips` of those before it
+//! - `survey` asks the log how it is; `lags` how late the tail is in each partition
+//! - `seen` all of that at one moment: partitions, and streams over them; `report` what is told of it, `gauges` as numbers
 //! - `options` the section
 //!
 //! Does not know how the server is built: it posts and reads as a client, with the address and the secret that it is given.
 
 mod canary;
+mod gauges;
+mod judge;
+#[cfg(test)]
+mod judge_test;
+mod lags;
 mod options;
+mod report;
+mod seen;
+mod state;
+mod survey;
 mod trip;
+mod trips;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
+use self::judge::{Facts, Judged};
+use self::seen::Seen;
+use self::state::Alarm;
+use self::survey::Surveys;
+use self::trips::Trips;
+use crate::catalog::Live;
+use crate::hub::Hub;
+use crate::intake::Intake;
 use crate::limits::Limits;
+use crate::log::Log;
 use crate::metrics as names;
 use crate::model::Timestamp;
+use crate::shutdown::{Stage, Stop};
 
 pub use self::canary::{Canary, Parts, SECRET_HEADER, Secret};
 pub use self::options::{CANARY_EVERY_LEAST, Options};
+pub use self::report::{CanaryReport, Few, Named, Part, Report, StreamReport, Streams};
+pub use self::state::State;
 pub use self::trip::{Step, Trip};
 
-/// What can be said. There is no "unknown": what cannot be proven is unhealthy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Streams open.
-    Quiet,
-    /// This instance gives nothing out, so that there is nothing to be probed.
-    NotExposed,
-    /// Nothing is known yet.
-    Starting,
-    /// Every stream that the host may have is in use: nobody else gets in.
-    Full,
-    /// A stream does not open.
-    Stalled,
-}
-
-impl State {
-    const ALL: [Self; 5] = [Self::Quiet, Self::NotExposed, Self::Starting, Self::Full, Self::Stalled];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Quiet => "quiet",
-            Self::NotExposed => "not_exposed",
-            Self::Starting => "starting",
-            Self::Full => "full",
-            Self::Stalled => "stalled",
-        }
-    }
-
-    pub fn is_healthy(self) -> bool {
-        matches!(self, Self::Quiet | Self::NotExposed)
-    }
-
-    /// What an operator does about it.
-    fn cure(self) -> &'static str {
-        match self {
-            Self::Quiet | Self::NotExposed => "",
-            Self::Starting => "wait some seconds",
-            Self::Full => {
-                "look who it is (sluice admin clients), deny them (sluice admin deny add) or raise limits.streams_total"
-            }
-            Self::Stalled => "look into the log of this process; restart it if it says nothing",
-        }
-    }
-}
+/// How often everything is looked at, whether somebody asks or not.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A look that is older is not believed: who asks looks himself. Nobody who asks often makes more work than that.
+const LOOK_OLD: Duration = Duration::from_secs(5);
 
 /// A state, since when, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +66,19 @@ pub struct Verdict {
     pub cause: String,
     /// What to do; empty where there is nothing to be done.
     pub cure: &'static str,
-    /// How long the last stream that was tried took to open.
-    pub probe_took: Option<Duration>,
+    /// Others' words, which may name what is internal: for operators. Empty where there are none.
+    pub detail: String,
+}
+
+/// What is watched.
+pub struct Sides {
+    pub limits: Limits,
+    pub catalog: Live,
+    pub hub: Hub,
+    pub intake: Arc<Intake>,
+    pub log: Arc<dyn Log>,
+    /// Whether this instance has streams at all.
+    pub gives_out: bool,
 }
 
 /// The verdict that holds now. Cheap to clone.
@@ -85,99 +86,130 @@ pub struct Verdict {
 pub struct Health(Arc<Shared>);
 
 struct Shared {
-    limits: Limits,
-    /// Whether this instance has streams at all.
-    gives_out: bool,
+    sides: Sides,
+    options: Options,
+    started_at: Instant,
+    trips: Mutex<Trips>,
+    surveys: Mutex<Surveys>,
+    seen: ArcSwap<Seen>,
     last: Mutex<Verdict>,
-    last_trip: Mutex<Option<Trip>>,
+    /// A canary has failed: the log is to be asked now.
+    doubt: Notify,
 }
 
 impl Health {
-    pub fn new(limits: Limits, gives_out: bool) -> Self {
-        let (since, cause) = (Timestamp::now(), String::new());
-        let last = Verdict { state: State::Starting, since, cause, cure: "", probe_took: None };
-        Self(Arc::new(Shared { limits, gives_out, last: Mutex::new(last), last_trip: Mutex::default() }))
+    pub fn new(sides: Sides, options: Options) -> Self {
+        let started_at = Instant::now();
+        let (since, cause) = (Timestamp::now(), "nothing has been looked at yet".to_owned());
+        let last = Verdict { state: State::Starting, since, cause, cure: "", detail: String::new() };
+        Self(Arc::new(Shared {
+            sides,
+            options,
+            started_at,
+            trips: Mutex::default(),
+            surveys: Mutex::default(),
+            seen: ArcSwap::from_pointee(Seen::nothing(started_at)),
+            last: Mutex::new(last),
+            doubt: Notify::new(),
+        }))
     }
 
-    /// Looked at anew each time that somebody asks: a host that is full is full at once.
+    /// Watches on the engine, until streams end.
+    pub fn start(&self, engine: &Handle, stop: &Stop) {
+        engine.spawn(survey::run(self.0.clone(), stop.clone()));
+        engine.spawn(watch(self.0.clone(), stop.clone()));
+    }
+
+    /// A host that is full is full at once; all else is as old as the last look, which is a second.
     pub fn verdict(&self) -> Verdict {
-        let trip = self.0.last_trip.lock().clone();
-        let (state, cause) = self.judge(trip.as_ref());
-        let probe_took = match trip {
-            Some(Trip::Made { took } | Trip::Half { took, .. }) => Some(took),
-            Some(Trip::Failed { .. }) | None => None,
-        };
-        let mut last = self.0.last.lock();
-        let since = if last.state == state { last.since } else { Timestamp::now() };
-        let verdict = Verdict { state, since, cause, cure: state.cure(), probe_took };
-        let before = std::mem::replace(&mut *last, verdict.clone()).state;
-        drop(last);
-        if before != state {
+        if self.0.seen.load().at.elapsed() >= LOOK_OLD {
+            self.0.look();
+        }
+        self.0.verdict()
+    }
+
+    /// What there is one of for each stream or partition, as Prometheus reads it.
+    pub fn gauges(&self) -> String {
+        gauges::written(&self.0.seen.load())
+    }
+
+    fn note(&self, trip: Trip) {
+        if matches!(trip, Trip::Failed { .. }) {
+            self.0.doubt.notify_one();
+        }
+        self.0.trips.lock().note(trip, Instant::now());
+        self.0.verdict();
+    }
+}
+
+async fn watch(shared: Arc<Shared>, mut stop: Stop) {
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => shared.look(),
+            () = stop.reached(Stage::EndStreams) => return,
+        }
+    }
+}
+
+impl Shared {
+    fn look(&self) {
+        let seen = Seen::look(self, &self.seen.load(), Instant::now());
+        gauges::set(self, &seen);
+        self.seen.store(Arc::new(seen));
+        let now = self.verdict().state;
+        for state in State::ALL {
+            metrics::gauge!(names::VERDICT, "state" => state.as_str()).set(if state == now { 1.0 } else { 0.0 });
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let facts = self.facts_of(&self.seen.load(), Instant::now());
+        let judged = judge::of_host(&facts, self.options.stall_after);
+        let mut last = self.last.lock();
+        let before = last.state;
+        let since = if before == judged.state { last.since } else { Timestamp::now() };
+        *last = Verdict::of(judged, since);
+        let verdict = last.clone();
+        if before != verdict.state {
+            // Under the lock, so that two who ask at once tell of a change once, and of changes in their order.
             tell(before, &verdict);
         }
         verdict
     }
 
-    fn judge(&self, trip: Option<&Trip>) -> (State, String) {
-        let (in_use, most) = (self.0.limits.streams_in_use(), self.0.limits.streams_total());
-        match trip {
-            _ if !self.0.gives_out => (State::NotExposed, "http.serve has no \"out\": nothing is read here".to_owned()),
-            Some(Trip::Failed { why, .. }) => (State::Stalled, format!("a stream does not open: {why}")),
-            _ if in_use >= most => (State::Full, format!("all {most} streams are in use")),
-            Some(Trip::Made { .. } | Trip::Half { .. }) => {
-                (State::Quiet, format!("streams open; {in_use} of {most} are in use"))
-            }
-            None => (State::Starting, "no stream has been tried yet".to_owned()),
+    /// What was seen, and what has become of it until now.
+    fn facts_of(&self, seen: &Seen, now: Instant) -> Facts {
+        let (in_use, most) = (self.sides.limits.streams_in_use(), self.sides.limits.streams_total());
+        Facts {
+            gives_out: self.sides.gives_out,
+            running_for: now.saturating_duration_since(self.started_at),
+            full: (in_use >= most && self.sides.gives_out).then_some(most),
+            trips: self.trips.lock().told(now),
+            log: self.surveys.lock().facts(now),
+            event_ago: seen.event_at.map(|at| now.saturating_duration_since(at)),
+            ..seen.facts.clone()
         }
     }
+}
 
-    fn note(&self, trip: Trip) {
-        *self.0.last_trip.lock() = Some(trip);
-        self.verdict();
+impl Verdict {
+    fn of(judged: Judged, since: Timestamp) -> Self {
+        let Judged { state, cause, cure, detail } = judged;
+        Self { state, since, cause, cure, detail }
     }
 }
 
 /// Once for each change.
 fn tell(before: State, verdict: &Verdict) {
-    let Verdict { state, cause, cure, .. } = verdict;
+    let Verdict { state, cause, cure, detail, .. } = verdict;
     metrics::counter!(names::VERDICT_CHANGES, "to" => state.as_str()).increment(1);
-    for other in State::ALL {
-        metrics::gauge!(names::VERDICT, "state" => other.as_str()).set(if other == *state { 1.0 } else { 0.0 });
-    }
-    let (before, state) = (before.as_str(), state.as_str());
-    match verdict.state {
-        State::Full | State::Stalled => tracing::error!(before, cause, cure, "health: {state}"),
-        State::Starting | State::Quiet | State::NotExposed => tracing::info!(before, cause, "health: {state}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::Options;
-
-    #[test]
-    fn a_full_host_says_so_at_once_and_no_longer_when_it_is_not() {
-        let limits = Limits::none();
-        limits.set(Options { streams_total: Some(1), ..Options::unlimited() }).expect("limits");
-        let health = Health::new(limits.clone(), true);
-        assert_eq!(health.verdict().state, State::Starting);
-        health.note(Trip::Made { took: Duration::from_millis(3) });
-        let before = health.verdict();
-        assert_eq!((before.state, before.probe_took), (State::Quiet, Some(Duration::from_millis(3))));
-        let place = limits.enter(&limits.asker([192, 0, 2, 1].into(), None), false).expect("a place");
-        let full = health.verdict();
-        assert_eq!(full.state, State::Full);
-        assert!(full.cure.contains("sluice admin clients") && !full.state.is_healthy());
-        health.note(Trip::Failed { at: Step::Open, why: "refused".into() });
-        assert_eq!(health.verdict().state, State::Stalled, "what does not open is worse than full");
-        drop(place);
-        health.note(Trip::Made { took: Duration::ZERO });
-        assert_eq!(health.verdict().state, State::Quiet);
-    }
-
-    #[test]
-    fn an_instance_that_gives_nothing_out_is_not_called_broken() {
-        assert_eq!(Health::new(Limits::none(), false).verdict().state, State::NotExposed);
+    let before = before.as_str();
+    let name = state.as_str();
+    match state.alarm() {
+        Alarm::Error => tracing::error!(before, cause, detail, cure, "health: {name}"),
+        Alarm::Warn => tracing::warn!(before, cause, detail, cure, "health: {name}"),
+        Alarm::None => tracing::info!(before, cause, "health: {name}"),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Services;
 use super::error::Refusal;
+use crate::shutdown::Stage;
 
 pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -41,13 +42,18 @@ pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::Ok().content_type(TEXT).insert_header((header::CACHE_CONTROL, "no-store")).body("ok\n")
 }
 
-/// Ready to be sent traffic: what the log held at the start has been read.
+/// Ready to be sent traffic. Only for reasons of this instance it is not: a log that is lost later is lost to all of them,
+/// and were they all to leave, readers would have nobody.
 pub(super) async fn readyz(services: web::Data<Services>) -> HttpResponse {
-    let (mut answer, body) = match services.hub.caught_up() {
-        true => (HttpResponse::Ok(), "ready\n"),
-        false => (HttpResponse::ServiceUnavailable(), "not ready: the log has not been read yet\n"),
+    let why = if services.stop.stage() >= Stage::Leaving {
+        Some("not ready: it is stopping\n")
+    } else if services.hub.began_at().is_none() {
+        Some("not ready: what the log holds has not been read yet; see /health for why\n")
+    } else {
+        None
     };
-    answer.content_type(TEXT).insert_header((header::CACHE_CONTROL, "no-store")).body(body)
+    let mut answer = if why.is_none() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    answer.content_type(TEXT).insert_header((header::CACHE_CONTROL, "no-store")).body(why.unwrap_or("ready\n"))
 }
 
 pub(super) fn home_page() -> Option<&'static str> {

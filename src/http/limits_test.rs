@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{Options, Patience, Services, panics, serve};
 use crate::catalog::{Catalog, Live};
 use crate::fetch::Fetcher;
-use crate::health::{Health, SECRET_HEADER, Secret};
+use crate::health::{self, Health, SECRET_HEADER, Secret, Sides};
 use crate::hub::testing::SharedLog;
 use crate::hub::{self, Hub};
 use crate::intake::auth::Guard;
@@ -53,15 +53,27 @@ impl Host {
         let schemas = Schemas::new(&schema::Options::default(), Fetcher::new().expect("a fetcher"), engine.clone());
         let schemas = Arc::new(schemas.expect("schemas"));
         let catalog = Live::fixed(catalog);
-        let intake = intake::Options::default();
+        let of_intake = intake::Options::default();
+        let hub = hub.expect("a hub");
+        let intake =
+            Arc::new(Intake::new(of_intake.clone(), catalog.clone(), schemas.clone(), log.clone(), engine.clone()));
+        let sides = Sides {
+            limits: limits.clone(),
+            catalog: catalog.clone(),
+            hub: hub.clone(),
+            intake: intake.clone(),
+            log: log.clone(),
+            gives_out: true,
+        };
         let services = Services {
-            hub: hub.expect("a hub"),
-            guard: Guard::new(&intake, true).expect("a guard"),
-            intake: Arc::new(Intake::new(intake, catalog.clone(), schemas.clone(), log.clone(), engine.clone())),
+            hub,
+            guard: Guard::new(&of_intake, true).expect("a guard"),
+            intake,
             catalog,
             schemas,
             engine,
-            health: Health::new(limits.clone(), true),
+            health: Health::new(sides, health::Options::default()),
+            stop: shutdown.watcher(),
             limits,
             probe: Secret::new(),
             patience: Patience::new(shutdown.watcher(), 1024),

@@ -76,6 +76,7 @@ use crate::intake::Intake;
 use crate::intake::auth::Guard;
 use crate::limits::{Descriptors, Limits};
 use crate::schema::Schemas;
+use crate::shutdown::Stop;
 
 pub use self::admin::{
     AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, RenderError, Served, is_token,
@@ -100,6 +101,7 @@ pub struct Services {
     pub guard: Guard,
     pub limits: Limits,
     pub health: Health,
+    pub stop: Stop,
     /// What the probe proves itself with.
     pub probe: Secret,
     /// With readers who keep being refused.

@@ -10,6 +10,9 @@ use crate::intake::Mode;
 /// Bytes of a parameter's value. What is longer names neither a stream nor a schema.
 const VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes of a list of streams.
+const STREAMS_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
 /// A query string, read. Parameters of other names are others' business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Query {
@@ -88,6 +91,16 @@ fn yes(pairs: &[Pair<'_>], name: &'static str) -> Result<bool, QueryError> {
 pub(super) fn answer_to(query: &str, name: &'static str) -> Result<Option<bool>, QueryError> {
     let pairs: Vec<Pair<'_>> = form_urlencoded::parse(query.as_bytes()).filter(|(own, _)| own == name).collect();
     value(&pairs, name)?.map(|word| yes_or_no(word, name)).transpose()
+}
+
+/// The streams that somebody asks about. An empty list is one: whoever has lost a name must not take the answer for that
+/// stream's.
+pub(super) fn streams_of(query: &str) -> Result<Option<String>, QueryError> {
+    let name = "stream";
+    match value(&decoded(query)?, name)? {
+        Some(list) if list.len() > STREAMS_BYTES_MAX => Err(QueryError::TooLong(name)),
+        list => Ok(list.map(str::to_owned)),
+    }
 }
 
 fn yes_or_no(word: &str, name: &'static str) -> Result<bool, QueryError> {

@@ -35,9 +35,9 @@ mod place_test;
 pub(crate) mod testing;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -117,8 +117,8 @@ struct Shared {
     /// What has become of the streams since the start; none if nothing has.
     following: watch::Sender<Option<Arc<Following>>>,
     caught_up: AtomicBool,
-    /// Whether it has ever been: from then on the rings' tips are the live end, also while the log is away.
-    began: AtomicBool,
+    /// When it first was: from then on the rings' tips are the live end, also while the log is away.
+    began_at: OnceLock<Instant>,
 }
 
 impl Hub {
@@ -146,7 +146,7 @@ impl Hub {
             channels: Mutex::new(channels),
             following: watch::Sender::default(),
             caught_up: AtomicBool::new(false),
-            began: AtomicBool::new(false),
+            began_at: OnceLock::new(),
         });
         engine.spawn(tail::run(shared.clone(), topics, stop.clone()));
         Ok(Self { shared, stop })
@@ -192,6 +192,11 @@ impl Hub {
         self.shared.caught_up()
     }
 
+    /// Since when it has been so once: what the log held at the start came before, and is nobody's news.
+    pub fn began_at(&self) -> Option<Instant> {
+        self.shared.began_at.get().copied()
+    }
+
     /// Where the tail stands in every partition that it follows.
     pub fn tips(&self) -> Vec<Tip> {
         self.shared.channels.lock().tips()
@@ -216,11 +221,13 @@ impl Shared {
 
     fn set_caught_up(&self, caught_up: bool) {
         self.caught_up.store(caught_up, Ordering::Release);
-        self.began.fetch_or(caught_up, Ordering::Release);
+        if caught_up {
+            self.began_at.get_or_init(Instant::now);
+        }
     }
 
     fn began(&self) -> bool {
-        self.began.load(Ordering::Acquire)
+        self.began_at.get().is_some()
     }
 
     /// How long readers are asked to wait before they reconnect, jittered by a quarter to either side so that those

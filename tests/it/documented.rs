@@ -279,6 +279,9 @@ async fn health(checked: &mut Checked, server: &Server) {
     let healthy = eventually(PATIENCE, async || server.get("/health").await.status() == 200).await;
     assert!(healthy, "{:?}", server.get("/health").await);
     checked.get(server, "/health", "/health", 200).await;
+    for (stream, status) in [("test.event,recentchange", 200), ("a,", 400), ("nope", 404)] {
+        checked.get(server, "/health", &format!("/health?stream={stream}"), status).await;
+    }
 }
 
 /// Of each stream from an address of its own: who keeps being refused would have to wait.

@@ -9,7 +9,7 @@
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `canary_trip` what sluice sends itself, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
-//!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
+//!   `process` start and stop, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
 //!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
 //!   a reader that falls behind, `gone` readers that stand still and peers that vanish, `metrics` what is counted, `alerts`
@@ -31,6 +31,7 @@ mod browsers;
 mod canary;
 mod canary_trip;
 mod catalog;
+mod check;
 mod codings;
 mod crash;
 mod documented;
@@ -38,6 +39,7 @@ mod edge;
 mod engine;
 mod gone;
 mod handover;
+mod health;
 mod incident;
 mod intake;
 mod limits;

@@ -115,7 +115,7 @@ fn routes(app: &mut web::ServiceConfig) {
     app.service(fixed("/metrics").route(get_or_head().to(metrics::get)))
         .service(fixed("/healthz").route(get_or_head().to(info::healthz)))
         .service(fixed("/readyz").route(get_or_head().to(info::readyz)))
-        .service(fixed("/health").route(get_or_head().to(health::get)))
+        .service(fixed("/health").route(get_or_head().to(health::get_for_operators)))
         .service(
             at("/clients", "GET, HEAD, DELETE")
                 .route(get_or_head().to(clients::list))
