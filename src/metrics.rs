@@ -27,6 +27,13 @@ pub const VERDICT: &str = "sluice_health_state";
 pub const VERDICT_CHANGES: &str = "sluice_health_changes_total";
 pub const ADMIN_CHANGES: &str = "sluice_admin_changes_total";
 pub const APPEND_SECONDS: &str = "sluice_append_seconds";
+pub const SPOOLED: &str = "sluice_spooled_total";
+pub const SPOOL_REPLAYED: &str = "sluice_spool_replayed_total";
+pub const SPOOL_FAULTS: &str = "sluice_spool_faults_total";
+pub const SPOOL_EVENTS: &str = "sluice_spool_events";
+pub const SPOOL_BYTES: &str = "sluice_spool_bytes";
+pub const SPOOL_OLDEST_SECONDS: &str = "sluice_spool_oldest_seconds";
+pub const SPOOL_ASIDE: &str = "sluice_spool_aside";
 pub const PRODUCERS_REBUILT: &str = "sluice_kafka_producers_rebuilt_total";
 pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
 pub const CATALOG_AGE_SECONDS: &str = "sluice_catalog_age_seconds";
@@ -47,9 +54,9 @@ pub fn describe() {
     counter!(STREAMS_CLOSED, Unit::Count, "Streams closed, by reason; cut is what ended without a word");
     gauge!(RING_BYTES, Unit::Bytes, "Bytes of frames held in all rings");
     gauge!(CHANNELS, Unit::Count, "Stream sets that have a ring");
-    counter!(EVENTS_ACCEPTED, Unit::Count, "Events appended to the log, by stream and mode");
-    gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last appended, in seconds since 1970");
-    counter!(EVENTS_REFUSED, Unit::Count, "Events not appended, by cause, stream and mode");
+    counter!(EVENTS_ACCEPTED, Unit::Count, "Events accepted, by the log or the spool, by stream and mode");
+    gauge!(EVENTS_LAST_ACCEPTED, Unit::Seconds, "When an event was last accepted, in seconds since 1970");
+    counter!(EVENTS_REFUSED, Unit::Count, "Events not accepted, by cause, stream and mode");
     counter!(POSTS_REFUSED, Unit::Count, "Requests refused as a whole, whatever events they had, by cause");
     counter!(
         EVENTS_OF_THE_FUTURE,
@@ -75,6 +82,17 @@ pub fn describe() {
     counter!(RELOADS, Unit::Count, "Times that the configuration was read again, by result: swapped, or refused whole");
     counter!(ADMIN_CHANGES, Unit::Count, "Changes that operators have made, by what was changed");
     histogram!(APPEND_SECONDS, Unit::Seconds, "How long the log took to acknowledge a batch");
+    counter!(SPOOLED, Unit::Count, "Events that were kept in the spool because the log did not take them");
+    counter!(SPOOL_REPLAYED, Unit::Count, "Events of the spool that the log has now");
+    counter!(
+        SPOOL_FAULTS,
+        Unit::Count,
+        "Times that the spool could not be written or read: it was full, or its disk failed"
+    );
+    gauge!(SPOOL_EVENTS, Unit::Count, "Events in the spool that wait for the log");
+    gauge!(SPOOL_BYTES, Unit::Bytes, "Bytes of the events in the spool, those that were set aside included");
+    gauge!(SPOOL_OLDEST_SECONDS, Unit::Seconds, "Since the event that has waited longest in the spool was accepted");
+    gauge!(SPOOL_ASIDE, Unit::Count, "Events in the spool that the log refuses for good");
     counter!(PRODUCERS_REBUILT, Unit::Count, "Kafka producers made anew after a fatal error");
     counter!(CATALOG_REFRESHES, Unit::Count, "Times that the catalogue's address was asked, by what came of it");
     gauge!(CATALOG_AGE_SECONDS, Unit::Seconds, "Since the catalogue's address last gave an answer that was taken");

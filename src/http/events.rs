@@ -104,7 +104,7 @@ async fn handle(
 
 /// Events that are in the log, or will be as far as anybody knows.
 fn taken(mode: Mode, outcomes: &[Outcome]) -> u64 {
-    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted)).count() as u64;
+    let accepted = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Refused(_))).count() as u64;
     if mode == Mode::DryRun { 0 } else { accepted }
 }
 
@@ -175,16 +175,17 @@ fn answer(request: &HttpRequest, mode: Mode, outcomes: &[Outcome]) -> HttpRespon
         .iter()
         .filter_map(|outcome| match outcome {
             Outcome::Refused(refusal) => Some(refusal),
-            Outcome::Accepted => None,
+            Outcome::Accepted | Outcome::Spooled => None,
         })
         .collect();
-    let status = error::of_batch(mode, outcomes.len(), &refusals);
+    let spooled = outcomes.iter().filter(|outcome| **outcome == Outcome::Spooled).count();
+    let status = error::of_batch(mode, outcomes.len(), spooled, &refusals);
     if status == StatusCode::FORBIDDEN {
         return error::Refusal::Forbidden(told(&refusals)).answer(request);
     }
     let sentence = match mode {
         Mode::Hasty if refusals.is_empty() => format!("{} events hastily received.", outcomes.len()),
-        _ => sentence_of(outcomes.len(), &refusals),
+        _ => sentence_of(outcomes.len(), &refusals) + &of_spooled(spooled),
     };
     let with_lists = mode == Mode::DryRun || !refusals.is_empty();
     respond(status, &sentence, sentence::interned(&sentence), with_lists.then(|| lists(&refusals)))
@@ -207,6 +208,15 @@ fn sentence_of(all: usize, refusals: &[&Refusal]) -> String {
         format!(
             "{failed} out of {all} events had failures and were not accepted. ({invalid} invalid and {errored} errored)."
         )
+    }
+}
+
+/// Who knows nothing of it finds the sentence as it always was at the beginning.
+fn of_spooled(spooled: usize) -> String {
+    match spooled {
+        0 => String::new(),
+        1 => " 1 of them is spooled, and goes to the log when that is back.".to_owned(),
+        more => format!(" {more} of them are spooled, and go to the log when that is back."),
     }
 }
 

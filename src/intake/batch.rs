@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::judge::Judged;
+use super::spool::{Fate, Kept};
 use super::{Code, Kind, Mode, Outcome, Refusal, Stopped};
-use crate::log::{AppendError, Appended};
+use crate::log::AppendError;
 use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
 
@@ -67,12 +68,13 @@ impl<'a> Batch<'a> {
         records
     }
 
-    /// What the log said of each record.
-    pub(super) fn answer(&mut self, answers: Vec<Result<Appended, AppendError>>) {
+    /// What became of each record.
+    pub(super) fn answer(&mut self, answers: Vec<Fate>) {
         for (Waiting { index, event, stream }, answer) in std::mem::take(&mut self.appended).into_iter().zip(answers) {
             let (code, message) = match answer {
-                Ok(_) => {
-                    self.accept(stream, index);
+                Ok(kept) => {
+                    let outcome = if kept == Kept::Spool { Outcome::Spooled } else { Outcome::Accepted };
+                    self.accept(stream, index, outcome);
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
@@ -94,7 +96,7 @@ impl<'a> Batch<'a> {
     /// What was judged well counts as accepted, although nothing was appended.
     pub(super) fn end_dry_run(&mut self) {
         for (Waiting { index, stream, .. }, _) in std::mem::take(&mut self.waiting) {
-            self.accept(stream, index);
+            self.accept(stream, index, Outcome::Accepted);
         }
     }
 
@@ -131,9 +133,9 @@ impl<'a> Batch<'a> {
         outcomes
     }
 
-    fn accept(&mut self, stream: &'a str, index: usize) {
+    fn accept(&mut self, stream: &'a str, index: usize, outcome: Outcome) {
         self.count(stream, None);
-        self.outcomes[index] = Some(Outcome::Accepted);
+        self.outcomes[index] = Some(outcome);
     }
 
     fn refuse(&mut self, stream: &'a str, mut refusal: Refusal) {

@@ -37,4 +37,4 @@ pub use position::{Offset, Partition, Timestamp, Topic};
 pub use printable::{printable, printable_char};
 pub use record::{NewRecord, Record};
 pub use since::{SinceError, parse_since};
-pub use stream::{Format, NameError, StreamName, StreamSet, View, parse_stream_names};
+pub use stream::{CANARY, Format, NameError, StreamName, StreamSet, View, parse_stream_names};

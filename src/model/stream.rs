@@ -11,6 +11,9 @@ const NAME_BYTES_MAX: usize = 249;
 /// Most names in one request.
 const NAMES_MAX: usize = 512;
 
+/// The stream and the topic of sluice's own canaries, which nobody else writes, reads or is shown.
+pub const CANARY: &str = "sluice.canary";
+
 /// A public name for one or more topics.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName(Arc<str>);
