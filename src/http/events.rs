@@ -337,6 +337,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_spooled_is_202_and_the_sentence_says_so() {
+        let one = answered(Mode::Guaranteed, &[Outcome::Accepted, Outcome::Spooled]).await;
+        let sentence =
+            "All 2 out of 2 events were accepted. 1 of them is spooled, and goes to the log when that is back.";
+        assert_eq!(one, (202, sentence.into(), String::new()));
+        let outcomes = [Outcome::Spooled, Outcome::Spooled, refused(2, Code::TooLarge, "{}")];
+        let (status, sentence, _) = answered(Mode::Guaranteed, &outcomes).await;
+        assert_eq!(status, 207);
+        let spooled = "2 of them are spooled, and go to the log when that is back.";
+        assert_eq!(
+            sentence,
+            format!("2 out of 3 events were accepted, but 1 failed (0 invalid and 1 errored). {spooled}")
+        );
+    }
+
+    #[tokio::test]
     async fn a_dry_run_is_200_with_both_lists_and_the_sentence_of_a_real_one() {
         let all = answered(Mode::DryRun, &[Outcome::Accepted]).await;
         let empty = r#"{"invalid":[],"error":[]}"#;

@@ -11,8 +11,8 @@
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
 //!   `process` start and stop, `produce`, `tail` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
-//!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
-//!   a reader that falls behind, `gone` readers that stand still and peers that vanish
+//!   configuration while it serves, `spool` a log that is away, `recentchange` real events through all of it, `crash`
+//!   nothing accepted is lost, `slow` a reader that falls behind, `gone` readers that stand still and peers that vanish
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 
@@ -52,6 +52,7 @@ mod resume;
 mod rules;
 mod server;
 mod slow;
+mod spool;
 mod stream_configs;
 mod tail;
 mod who;

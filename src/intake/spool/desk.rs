@@ -14,6 +14,11 @@ impl Desk {
         Self(spool)
     }
 
+    #[cfg(test)]
+    pub(super) fn into_spool(self) -> Spool {
+        Arc::into_inner(self.0).expect("nobody else has it")
+    }
+
     pub fn status(&self) -> Status {
         self.0.status()
     }
