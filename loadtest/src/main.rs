@@ -13,6 +13,7 @@
 //! - `intake` the whole path of intake beside a bare Kafka client and, if there is one, a peer: events per second, p50,
 //!   p99, CPU per event
 //! - `paused` the same while the broker stands still, and when it is back
+//! - `outage` the broker goes away under a steady load, with a spool or without: nothing accepted is lost or out of order
 //! - `kafka` runs a Kafka and nothing else
 //! - `flood` what readers and producers feel of two clients that behave as badly as they can
 //! - `hop` one reader hops between servers that share a log: every event exactly once
@@ -58,7 +59,7 @@ use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
 use crate::scenario::{
-    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, paused, posts, smoke, write_loop,
+    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, outage, paused, posts, smoke, write_loop,
 };
 use crate::server::Server;
 use crate::target::{Target, parse_url};
@@ -123,6 +124,8 @@ enum Scenario {
     Intake(intake::Args),
     /// The broker stands still for a while: how hasty and guaranteed POSTs are answered, and how soon all is well again.
     Paused(paused::Args),
+    /// The broker goes away for a while under a steady load: what was accepted is in the log, in order.
+    Outage(outage::Args),
     /// Runs a Kafka for servers that are started by hand.
     Kafka(kafka::Args),
     /// One address opens connections as fast as it can, another comes back after every refusal: what others feel of it.
@@ -199,6 +202,7 @@ impl Scenario {
             Scenario::Posts(args) => posts::run(target, args).await,
             Scenario::Intake(args) => intake::run(target, args).await,
             Scenario::Paused(args) => paused::run(target, args).await,
+            Scenario::Outage(args) => outage::run(target, args).await,
             Scenario::Kafka(args) => kafka::run(target, args).await,
             Scenario::Hop(args) => hop::run(target, args).await,
             Scenario::Flood(args) => flood::run(target, args).await,

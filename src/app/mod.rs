@@ -30,7 +30,7 @@ use crate::health::{self, Canary, Health, Secret, Sides};
 use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
-use crate::intake::{self, Intake};
+use crate::intake::{self, Intake, spool};
 use crate::limits::{DenyError, Descriptors, Limits};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
@@ -67,6 +67,8 @@ pub enum StartError {
     Sqlite(#[from] sqlite::OpenError),
     #[error(transparent)]
     Kafka(#[from] kafka::OpenError),
+    #[error(transparent)]
+    Spool(#[from] spool::OpenError),
     #[error("cannot listen on {address}: {cause}; stop what holds it, or name another address with {flag}")]
     Listen { address: String, flag: &'static str, cause: io::Error },
     #[error(transparent)]
@@ -214,7 +216,13 @@ async fn services(
     if gives_out {
         engine.spawn(follow_the_catalog(hub.clone(), changes));
     }
-    let intake = Intake::new(config.intake.clone(), live.clone(), schemas.clone(), log.clone(), engine.clone());
+    let place = spool::Place {
+        folder: config.data_dir.clone(),
+        free_bytes_min: config.log.sqlite.free_bytes_min,
+        waits: false,
+    };
+    let options = config.intake.clone();
+    let intake = Intake::open(options, live.clone(), schemas.clone(), log.clone(), &place, engine.clone())?;
     let intake = Arc::new(intake);
     let sides = Sides {
         limits: limits.clone(),
@@ -295,7 +303,9 @@ impl Running {
             () = self.signals.next() => tracing::info!("a second signal: what is left is cut"),
         }
         self.shutdown.advance(Stage::Over);
-        if tokio::time::timeout_at(over_at, self.store.close()).await.is_err() {
+        // Together: what goes from the spool to a log that is away ends with the log.
+        let closed = futures_util::future::join(self.intake.close(), self.store.close());
+        if tokio::time::timeout_at(over_at, closed).await.is_err() {
             tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
         }
         if let Some(operators) = self.operators {

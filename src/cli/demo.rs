@@ -73,7 +73,7 @@ fn refusal(answer: Result<Vec<Outcome>, BodyError>) -> Option<String> {
     match answer {
         Ok(outcomes) => outcomes.into_iter().find_map(|outcome| match outcome {
             Outcome::Refused(refusal) => Some(refusal.message),
-            Outcome::Accepted => None,
+            Outcome::Accepted | Outcome::Spooled => None,
         }),
         Err(e) => Some(e.to_string()),
     }

@@ -322,10 +322,11 @@ impl BodyRefusal {
 }
 
 /// The status of a batch: all accepted, some, or none, and then whose fault that was.
-pub(super) fn of_batch(mode: Mode, events: usize, refusals: &[&intake::Refusal]) -> StatusCode {
+pub(super) fn of_batch(mode: Mode, events: usize, spooled: usize, refusals: &[&intake::Refusal]) -> StatusCode {
     match (mode, refusals) {
         (Mode::DryRun, _) => StatusCode::OK,
         (Mode::Hasty, []) => StatusCode::ACCEPTED,
+        (Mode::Guaranteed, []) if spooled > 0 => StatusCode::ACCEPTED,
         (Mode::Guaranteed, []) => StatusCode::CREATED,
         (_, some) if some.len() < events => StatusCode::MULTI_STATUS,
         (_, [alone]) if alone.code == Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -414,10 +415,11 @@ mod tests {
             (2, &[&forbidden, &theirs], 400),
         ];
         for (events, refusals, status) in table {
-            assert_eq!(of_batch(Mode::Guaranteed, events, refusals), status, "{refusals:?}");
-            assert_eq!(of_batch(Mode::DryRun, events, refusals), 200, "{refusals:?}");
+            assert_eq!(of_batch(Mode::Guaranteed, events, 0, refusals), status, "{refusals:?}");
+            assert_eq!(of_batch(Mode::DryRun, events, 0, refusals), 200, "{refusals:?}");
         }
-        assert_eq!(of_batch(Mode::Hasty, 2, &[]), 202);
+        assert_eq!(of_batch(Mode::Hasty, 2, 0, &[]), 202);
+        assert_eq!(of_batch(Mode::Guaranteed, 2, 1, &[]), 202);
     }
 
     #[test]

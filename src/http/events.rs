@@ -104,7 +104,7 @@ async fn handle(
 
 /// Events that are in the log, or will be as far as anybody knows.
 fn taken(mode: Mode, outcomes: &[Outcome]) -> u64 {
-    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted)).count() as u64;
+    let accepted = outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Refused(_))).count() as u64;
     if mode == Mode::DryRun { 0 } else { accepted }
 }
 
@@ -181,16 +181,17 @@ fn answer(request: &HttpRequest, mode: Mode, outcomes: &[Outcome]) -> HttpRespon
         .iter()
         .filter_map(|outcome| match outcome {
             Outcome::Refused(refusal) => Some(refusal),
-            Outcome::Accepted => None,
+            Outcome::Accepted | Outcome::Spooled => None,
         })
         .collect();
-    let status = error::of_batch(mode, outcomes.len(), &refusals);
+    let spooled = outcomes.iter().filter(|outcome| **outcome == Outcome::Spooled).count();
+    let status = error::of_batch(mode, outcomes.len(), spooled, &refusals);
     if status == StatusCode::FORBIDDEN {
         return error::Refusal::Forbidden(told(&refusals)).answer(request);
     }
     let sentence = match mode {
         Mode::Hasty if refusals.is_empty() => format!("{} events hastily received.", outcomes.len()),
-        _ => sentence_of(outcomes.len(), &refusals),
+        _ => sentence_of(outcomes.len(), &refusals) + &of_spooled(spooled),
     };
     let with_lists = mode == Mode::DryRun || !refusals.is_empty();
     respond(status, &sentence, sentence::interned(&sentence), with_lists.then(|| lists(&refusals)))
@@ -213,6 +214,15 @@ fn sentence_of(all: usize, refusals: &[&Refusal]) -> String {
         format!(
             "{failed} out of {all} events had failures and were not accepted. ({invalid} invalid and {errored} errored)."
         )
+    }
+}
+
+/// Who knows nothing of it finds the sentence as it always was at the beginning.
+fn of_spooled(spooled: usize) -> String {
+    match spooled {
+        0 => String::new(),
+        1 => " 1 of them is spooled, and goes to the log when that is back.".to_owned(),
+        more => format!(" {more} of them are spooled, and go to the log when that is back."),
     }
 }
 
@@ -334,6 +344,22 @@ mod tests {
         assert_eq!(all, (201, "All 2 out of 2 events were accepted.".into(), String::new()));
         let hasty = answered(Mode::Hasty, &both).await;
         assert_eq!(hasty, (202, "2 events hastily received.".into(), String::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_spooled_is_202_and_the_sentence_says_so() {
+        let one = answered(Mode::Guaranteed, &[Outcome::Accepted, Outcome::Spooled]).await;
+        let sentence =
+            "All 2 out of 2 events were accepted. 1 of them is spooled, and goes to the log when that is back.";
+        assert_eq!(one, (202, sentence.into(), String::new()));
+        let outcomes = [Outcome::Spooled, Outcome::Spooled, refused(2, Code::TooLarge, "{}")];
+        let (status, sentence, _) = answered(Mode::Guaranteed, &outcomes).await;
+        assert_eq!(status, 207);
+        let spooled = "2 of them are spooled, and go to the log when that is back.";
+        assert_eq!(
+            sentence,
+            format!("2 out of 3 events were accepted, but 1 failed (0 invalid and 1 errored). {spooled}")
+        );
     }
 
     #[tokio::test]

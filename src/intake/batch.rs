@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::judge::Judged;
+use super::spool::{Fate, Kept};
 use super::{Code, Kind, Mode, Outcome, Refusal, Stopped};
-use crate::log::{AppendError, Appended};
+use crate::log::AppendError;
 use crate::metrics::{self as names, NO_STREAM};
 use crate::model::{NewRecord, Timestamp};
 
@@ -77,14 +78,15 @@ impl<'a> Batch<'a> {
         records
     }
 
-    /// What the log said of each record.
-    pub(super) fn answer(&mut self, answers: Vec<Result<Appended, AppendError>>) {
+    /// What became of each record.
+    pub(super) fn answer(&mut self, answers: Vec<Fate>) {
         for (Waiting { index, event, bytes, stream }, answer) in
             std::mem::take(&mut self.appended).into_iter().zip(answers)
         {
             let (code, message) = match answer {
-                Ok(_) => {
-                    self.accept(stream, index, bytes);
+                Ok(kept) => {
+                    let outcome = if kept == Kept::Spool { Outcome::Spooled } else { Outcome::Accepted };
+                    self.accept(stream, index, bytes, outcome);
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
@@ -107,7 +109,7 @@ impl<'a> Batch<'a> {
     /// What was judged well counts as accepted, although nothing was appended.
     pub(super) fn end_dry_run(&mut self) {
         for (Waiting { index, stream, bytes, .. }, _) in std::mem::take(&mut self.waiting) {
-            self.accept(stream, index, bytes);
+            self.accept(stream, index, bytes, Outcome::Accepted);
         }
     }
 
@@ -148,9 +150,9 @@ impl<'a> Batch<'a> {
         outcomes
     }
 
-    fn accept(&mut self, stream: &'a str, index: usize, bytes: u64) {
+    fn accept(&mut self, stream: &'a str, index: usize, bytes: u64, outcome: Outcome) {
         self.count(stream, None, bytes);
-        self.outcomes[index] = Some(Outcome::Accepted);
+        self.outcomes[index] = Some(outcome);
     }
 
     fn refuse(&mut self, stream: &'a str, mut refusal: Refusal) {

@@ -32,9 +32,10 @@ use tokio::time::{Instant, timeout_at};
 use self::auth::Grant;
 use self::batch::Batch;
 use self::judge::{Candidate, Judged};
+use self::spool::{Fate, Kept, Spool};
 use self::stamp::Stamps;
 use crate::catalog::{Catalog, Live};
-use crate::log::{AppendError, Appended, Log};
+use crate::log::{AppendError, Log};
 use crate::metrics as names;
 use crate::model::{NewRecord, Timestamp};
 use crate::schema::{LoadError, Schema, SchemaUri, Schemas, Violation};
@@ -64,6 +65,8 @@ struct Shared {
     catalog: Live,
     schemas: Arc<Schemas>,
     log: Arc<dyn Log>,
+    /// None: what the log does not take is refused.
+    spool: Option<Arc<Spool>>,
     engine: Handle,
     /// Bytes that wait for the log's answer, and how many may.
     in_flight: Arc<Semaphore>,
@@ -108,10 +111,35 @@ enum Stopped<'a> {
 }
 
 impl Intake {
+    /// Without a spool, whatever the options say.
     pub fn new(options: Options, catalog: Live, schemas: Arc<Schemas>, log: Arc<dyn Log>, engine: Handle) -> Self {
+        Self::with(options, catalog, schemas, log, None, engine)
+    }
+
+    /// With a spool if the options want one, or if events wait in it. Blocks: call it before serving.
+    pub fn open(
+        options: Options,
+        catalog: Live,
+        schemas: Arc<Schemas>,
+        log: Arc<dyn Log>,
+        place: &spool::Place,
+        engine: Handle,
+    ) -> Result<Self, spool::OpenError> {
+        let spool = Spool::open(&options.spool, place, options.deadline, log.clone(), engine.clone())?;
+        Ok(Self::with(options, catalog, schemas, log, spool.map(Arc::new), engine))
+    }
+
+    fn with(
+        options: Options,
+        catalog: Live,
+        schemas: Arc<Schemas>,
+        log: Arc<dyn Log>,
+        spool: Option<Arc<Spool>>,
+        engine: Handle,
+    ) -> Self {
         let permits = u32::try_from(options.in_flight_bytes_max() / PERMIT_BYTES as u64).unwrap_or(u32::MAX).max(1);
         let in_flight = Arc::new(Semaphore::new(permits as usize));
-        Self { shared: Arc::new(Shared { options, catalog, schemas, log, engine, in_flight, permits }) }
+        Self { shared: Arc::new(Shared { options, catalog, schemas, log, spool, engine, in_flight, permits }) }
     }
 
     pub fn options(&self) -> &Options {
@@ -139,7 +167,19 @@ impl Intake {
 
     /// How the spool is doing; none where there is none.
     pub fn spool(&self) -> Option<spool::Status> {
-        None
+        self.shared.spool.as_ref().map(|spool| spool.status())
+    }
+
+    /// What operators do with it; none where there is none.
+    pub fn spool_desk(&self) -> Option<spool::Desk> {
+        self.shared.spool.clone().map(spool::Desk::new)
+    }
+
+    /// Ends what goes from the spool to the log, and gives the file back. Before the log is closed.
+    pub async fn close(&self) {
+        if let Some(spool) = &self.shared.spool {
+            spool.close().await;
+        }
     }
 
     /// Until nothing is in flight: no hasty event, no report. For a stop: nothing is let in meanwhile.
@@ -274,12 +314,7 @@ impl Shared {
     }
 
     /// Runs on the engine, so that a client that leaves does not take half of its batch with it.
-    async fn append(
-        &self,
-        records: Vec<NewRecord>,
-        place: InFlight,
-        due: Instant,
-    ) -> Vec<Result<Appended, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>, place: InFlight, due: Instant) -> Vec<Fate> {
         if records.is_empty() {
             return Vec::new();
         }
@@ -287,13 +322,16 @@ impl Shared {
         if Instant::now() >= due {
             return vec![Err(AppendError::NotWritten("no time was left".into())); count];
         }
-        let log = self.log.clone();
+        let (log, spool) = (self.log.clone(), self.spool.clone());
         let appending = self.engine.spawn(async move {
+            if let Some(spool) = spool {
+                return spool.append(records, Arc::new(place), due).await;
+            }
             let _place = place;
             let started = Instant::now();
             let answers = log.append(records).await;
             metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed());
-            answers
+            answers.into_iter().map(|answer| answer.map(|_| Kept::Log)).collect()
         });
         match timeout_at(due, appending).await {
             Ok(Ok(answers)) => answers,

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::auth::{Auth, JwtOptions, Tokens};
+use super::spool;
 use super::stamp::MetaDt;
 use crate::model::units;
 
-/// What of the deadline the log does not get, at most; at most a tenth, too.
+/// What of the deadline the log does not get, at most; at most a tenth, too. (With a spool, what that needs on top.)
 const ANSWER_RESERVE: Duration = Duration::from_millis(500);
 
 /// The most that a body or an event can be allowed to have: what a log can hold as one record, with room to spare.
@@ -51,6 +52,8 @@ pub struct Options {
     pub tokens: Tokens,
     /// For `auth = "jwt"`: what makes a token good.
     pub jwt: JwtOptions,
+    /// What waits on disk for a log that is away.
+    pub spool: spool::Options,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             auth: None,
             tokens: Tokens::default(),
             jwt: JwtOptions::default(),
+            spool: spool::Options::default(),
         }
     }
 }
@@ -84,7 +88,7 @@ impl Options {
 
     /// What the log has of the deadline. It knows of each record whether it was handed over; past it nobody does.
     pub fn log_deadline(&self) -> Duration {
-        self.deadline - (self.deadline / 10).min(ANSWER_RESERVE)
+        self.deadline - (self.deadline / 10).min(ANSWER_RESERVE) - self.spool.reserve(self.deadline)
     }
 
     pub(super) fn in_flight_bytes_max(&self) -> u64 {

@@ -9,6 +9,8 @@ use crate::schema::Violation;
 pub enum Outcome {
     /// In the log: acknowledged. (Of a hasty request: received. Of a dry run: valid.)
     Accepted,
+    /// On disk here, and sent on when the log is back.
+    Spooled,
     Refused(Refusal),
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::log::sqlite::{self, SqliteLog};
-use crate::log::{Block, PartitionEnds, ReadError, Tail};
+use crate::log::{Appended, Block, PartitionEnds, ReadError, Tail};
 use crate::model::{CANARY, Offset, Partition, Record, Topic};
 use crate::schema;
 
@@ -50,6 +50,7 @@ impl World {
     pub(super) fn codes(outcomes: &[Outcome]) -> Vec<&'static str> {
         let code = |outcome: &Outcome| match outcome {
             Outcome::Accepted => "accepted",
+            Outcome::Spooled => "spooled",
             Outcome::Refused(refusal) => refusal.code.as_str(),
         };
         outcomes.iter().map(code).collect()

@@ -165,6 +165,7 @@ async fn judged(intake: &Intake, log: &Kept, body: Vec<u8>) -> u64 {
 fn code(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Accepted => "accepted",
+        Outcome::Spooled => "spooled",
         Outcome::Refused(refusal) => refusal.code.as_str(),
     }
 }

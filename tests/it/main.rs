@@ -11,7 +11,7 @@
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
 //!   `process` start and stop, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
-//!   configuration while it serves, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
+//!   configuration while it serves, `spool` a log that is away, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
 //!   a reader that falls behind, `gone` readers that stand still and peers that vanish, `metrics` what is counted, `alerts`
 //!   what Prometheus and Grafana make of it
 
@@ -58,6 +58,7 @@ mod resume;
 mod rules;
 mod server;
 mod slow;
+mod spool;
 mod stream_configs;
 mod tail;
 mod who;

@@ -9,6 +9,7 @@ pub(crate) mod intake;
 pub(crate) mod kafka;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod outage;
 pub(crate) mod paused;
 pub(crate) mod posts;
 mod scout;

@@ -70,6 +70,22 @@ enum Command {
     Heap,
     /// Who posted and who read in the last minutes.
     Traffic,
+    /// What waits for the log, and what the log refuses for good.
+    Spool(SpoolArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+struct SpoolArgs {
+    #[command(subcommand)]
+    command: Option<SpoolCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum SpoolCommand {
+    /// Send what the log has refused to it again, behind what waits.
+    Retry,
+    /// Delete what the log has refused.
+    Drop,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -234,6 +250,7 @@ fn requests(command: &Command) -> Vec<Request> {
         }
         Command::Heap => vec![Request::get(&["debug", "heap"])],
         Command::Traffic => vec![Request::get(&["traffic"])],
+        Command::Spool(args) => vec![of_spool(args)],
     }
 }
 
@@ -262,6 +279,14 @@ fn of_deny(args: &DenyArgs) -> Request {
             let said = [("reason", reason), ("expires_in", expires_in)];
             Request::new(Method::PUT, &["deny", cidr]).with(given(&said))
         }
+    }
+}
+
+fn of_spool(args: &SpoolArgs) -> Request {
+    match args.command {
+        None => Request::get(&["spool"]),
+        Some(SpoolCommand::Retry) => Request::new(Method::POST, &["spool", "retry"]),
+        Some(SpoolCommand::Drop) => Request::new(Method::DELETE, &["spool", "aside"]),
     }
 }
 

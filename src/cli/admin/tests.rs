@@ -57,6 +57,9 @@ fn each_word_asks_what_it_says() {
         ("admin profile --out x.svg", "GET debug profile seconds=10"),
         ("admin profile --seconds 60", "GET debug profile seconds=60"),
         ("admin heap", "GET debug heap"),
+        ("admin spool", "GET spool"),
+        ("admin spool retry", "POST spool retry"),
+        ("admin spool drop", "DELETE spool aside"),
         ("admin traffic --url http://a:1 --token x --json", "GET traffic"),
     ] {
         assert_eq!(one(line), request, "{line}");

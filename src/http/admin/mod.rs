@@ -8,6 +8,7 @@
 //! - `ask` what a request says, read within limits; `note` what is remembered of a change
 //! - `clients` who reads, and their end; `traffic` who did what in the last minutes; `table` both for people's eyes
 //! - `deny`, `limits`, `levels`, `reload` what can be changed while the server runs
+//! - `spool` what waits for the log, and what the log refuses for good
 //! - `debug` where time and memory go; `metrics` what Prometheus gets
 //!
 //! Knows nothing of who reads the answers: `cli` has commands for all of it, and asks as everybody does.
@@ -24,6 +25,7 @@ mod note;
 mod refusal;
 mod reload;
 mod socket;
+mod spool;
 mod table;
 mod traffic;
 
@@ -132,6 +134,9 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(
             at("/log-level", "GET, HEAD, PUT").route(get_or_head().to(levels::get)).route(web::put().to(levels::put)),
         )
+        .service(at("/spool", "GET, HEAD").route(get_or_head().to(spool::get)))
+        .service(at("/spool/retry", "POST").route(web::post().to(spool::retry)))
+        .service(at("/spool/aside", "DELETE").route(web::delete().to(spool::drop_aside)))
         .service(at("/traffic", "GET, HEAD").route(get_or_head().to(traffic::get)))
         // Not for HEAD: it would profile, and throw the profile away.
         .service(at("/debug/profile", "GET").route(web::get().to(debug::profile)))

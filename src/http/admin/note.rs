@@ -12,6 +12,8 @@ pub(super) enum What {
     Limits,
     LogLevel,
     Reload,
+    SpoolRetried,
+    SpoolDropped,
 }
 
 impl What {
@@ -23,6 +25,8 @@ impl What {
             Self::Limits => "limits",
             Self::LogLevel => "log_level",
             Self::Reload => "reload",
+            Self::SpoolRetried => "spool_retried",
+            Self::SpoolDropped => "spool_dropped",
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     NoSuchClient(String),
     #[error("'{0}' is not on the list as it stands (GET /deny)")]
     NotDenied(String),
+    #[error("there is no spool: set intake.spool.enabled, and start again")]
+    NoSpool,
     #[error("{0}")]
     Network(String),
     #[error("{0}")]
@@ -65,6 +67,7 @@ impl Refusal {
             Self::Network(_) => (StatusCode::BAD_REQUEST, "bad_request", "Malformed Network"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "Body Too Large"),
             Self::NoSuchClient(_) => (StatusCode::NOT_FOUND, "not_found", "No Such Client"),
+            Self::NoSpool => (StatusCode::NOT_FOUND, "not_found", "No Spool"),
             Self::NotDenied(_) => (StatusCode::NOT_FOUND, "not_found", "Not Denied"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "Not Now"),
             Self::Faults(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Not Accepted"),

@@ -94,7 +94,7 @@ pub enum OpenError {
     #[error(
         "the data folder {} is in use by another sluice{}; stop that one, or name another folder with --data",
         folder.display(),
-        lock::by_pid(*pid)
+        crate::disk::by_pid(*pid)
     )]
     InUse { folder: PathBuf, pid: Option<u32> },
     #[error("{} is not a log of sluice: {cause}; move it away, or name another folder with --data", file.display())]

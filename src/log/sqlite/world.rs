@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::disk;
 use crate::model::Timestamp;
 
 pub(super) struct World {
@@ -13,12 +14,6 @@ pub(super) struct World {
 impl World {
     pub(super) fn real(folder: &Path) -> Self {
         let folder = folder.to_owned();
-        Self { now: Box::new(Timestamp::now), free_bytes: Box::new(move || free_bytes(&folder)) }
+        Self { now: Box::new(Timestamp::now), free_bytes: Box::new(move || disk::free_bytes(&folder)) }
     }
-}
-
-/// What this process may still write: space reserved for root is not free.
-fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let found = rustix::fs::statvfs(folder)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

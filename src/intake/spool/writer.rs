@@ -1,0 +1,240 @@
+//! The one thread that has the file. What waits is one transaction, answered after it is on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::ffi;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::store::{Aside, Load, Settled, Store, Waiting, weight};
+use super::{Coming, PutError, Shared};
+use crate::disk::{self, FileLock};
+use crate::metrics as names;
+use crate::model::{NewRecord, Timestamp, Topic};
+
+/// Jobs that are taken together.
+const GROUP_JOBS_MAX: usize = 1_024;
+/// Bytes of what is replayed at once, of one topic.
+const REPLAY_BYTES_MAX: u64 = 2 << 20;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, String>>;
+
+pub(super) enum Job {
+    Put(Put),
+    Oldest {
+        topic: Topic,
+        events_max: usize,
+        answer: Answer<Vec<Waiting>>,
+    },
+    Settle {
+        topic: Topic,
+        settled: Settled,
+        answer: Answer<()>,
+    },
+    LookAside {
+        events_max: u32,
+        answer: Answer<Vec<Aside>>,
+    },
+    /// How many were put back.
+    Retry {
+        answer: Answer<u64>,
+    },
+    /// How many were dropped.
+    Drop {
+        answer: Answer<u64>,
+    },
+}
+
+pub(super) struct Put {
+    pub(super) records: Vec<NewRecord>,
+    /// Given back when they are on disk, or will not be.
+    pub(super) coming: Coming,
+    pub(super) start_by: Instant,
+    pub(super) answer: oneshot::Sender<Result<(), PutError>>,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+pub(super) struct Writer {
+    pub(super) store: Store,
+    pub(super) shared: Arc<Shared>,
+    pub(super) folder: PathBuf,
+    /// Held as long as anything may be written, and given back last.
+    pub(super) _lock: FileLock,
+}
+
+impl Writer {
+    /// Until nobody can ask any more.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut puts = Vec::new();
+            let rest = std::iter::from_fn(|| jobs.try_recv().ok()).take(GROUP_JOBS_MAX);
+            for job in std::iter::once(first).chain(rest) {
+                match job {
+                    Job::Put(put) => puts.push(put),
+                    other => self.work(other),
+                }
+            }
+            if !puts.is_empty() {
+                self.put(puts);
+            }
+            self.shared.work.notify_one();
+            while jobs.is_empty() && self.shrink() {}
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        let now = Timestamp::now();
+        match job {
+            Job::Put(put) => self.put(vec![put]),
+            Job::Oldest { topic, events_max, answer } => {
+                let found = self.store.oldest_of(&topic, events_max, REPLAY_BYTES_MAX);
+                let _ = answer.send(found.map_err(|error| self.failed("cannot be read", &error)));
+            }
+            Job::Settle { topic, settled, answer } => {
+                let _ = answer.send(self.settle(&topic, &settled, now));
+            }
+            Job::LookAside { events_max, answer } => {
+                let _ = answer.send(self.store.look_aside(events_max).map_err(|error| error.to_string()));
+            }
+            Job::Retry { answer } => {
+                let moved = self.store.retry_some();
+                let _ = answer.send(moved.map_err(|error| error.to_string()).map(|loads| self.put_back(&loads)));
+            }
+            Job::Drop { answer } => {
+                let dropped = self.store.drop_some();
+                let dropped = dropped.map(|loads| self.not_aside_any_more(&loads));
+                let _ = answer.send(dropped.map_err(|error| error.to_string()));
+            }
+        }
+    }
+
+    fn put(&mut self, puts: Vec<Put>) {
+        let mut going = Vec::new();
+        let mut bytes = 0;
+        for put in puts {
+            match self.refusal(&put, bytes) {
+                Some(refusal) => self.refuse(vec![put], &refusal),
+                None => {
+                    bytes += put.records.iter().map(weight).sum::<u64>();
+                    going.push(put);
+                }
+            }
+        }
+        if going.is_empty() {
+            return;
+        }
+        let now = Timestamp::now();
+        match self.store.put(now, going.iter().flat_map(|put| &put.records)) {
+            Ok(()) => self.is_on_disk(going, now),
+            Err(error) => {
+                let fsync = error.sqlite_error().map(|error| error.extended_code) == Some(ffi::SQLITE_IOERR_FSYNC);
+                let refusal = if fsync { PutError::Fsync } else { PutError::Disk(error.to_string()) };
+                self.refuse(going, &refusal);
+            }
+        }
+    }
+
+    fn refusal(&self, put: &Put, before: u64) -> Option<PutError> {
+        if put.start_by < Instant::now() {
+            return Some(PutError::Late);
+        }
+        let bytes: u64 = put.records.iter().map(weight).sum();
+        let bytes_max = self.shared.bytes_max;
+        let held = {
+            let gate = self.shared.gate.lock();
+            gate.waiting.bytes + gate.aside.bytes
+        };
+        if bytes_max > 0 && held + before + bytes > bytes_max {
+            return Some(PutError::Full(bytes_max));
+        }
+        // A file system that does not say is no reason to refuse: the commit will tell.
+        let free = disk::free_bytes(&self.folder).unwrap_or(u64::MAX);
+        (free < self.shared.free_bytes_min).then_some(PutError::Space(free, self.shared.free_bytes_min))
+    }
+
+    fn is_on_disk(&mut self, puts: Vec<Put>, now: Timestamp) {
+        let mut gate = self.shared.gate.lock();
+        for record in puts.iter().flat_map(|put| &put.records) {
+            gate.added(&record.topic, Load { events: 1, bytes: weight(record) }, Instant::now());
+        }
+        gate.oldest.get_or_insert(now);
+        if let Some(fault) = gate.fault.take() {
+            tracing::info!(fault, "the spool takes events again");
+        }
+        drop(gate);
+        for Put { records, coming, answer, .. } in puts {
+            metrics::counter!(names::SPOOLED).increment(records.len() as u64);
+            drop(coming);
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    fn refuse(&self, puts: Vec<Put>, refusal: &PutError) {
+        if refusal.is_of_the_spool() {
+            self.has_a_fault(refusal.to_string());
+        }
+        for Put { coming, answer, .. } in puts {
+            drop(coming);
+            let _ = answer.send(Err(refusal.clone()));
+        }
+    }
+
+    fn settle(&mut self, topic: &Topic, settled: &Settled, now: Timestamp) -> Result<(), String> {
+        self.store.settle(now, settled).map_err(|error| self.failed("cannot be written", &error))?;
+        let oldest = self.store.oldest().map_err(|error| self.failed("cannot be read", &error))?;
+        let appended = Load {
+            events: settled.appended.len() as u64,
+            bytes: settled.appended.iter().map(|(_, bytes)| bytes).sum(),
+        };
+        let refused = Load {
+            events: settled.refused.len() as u64,
+            bytes: settled.refused.iter().map(|(_, bytes, _)| bytes).sum(),
+        };
+        let mut gate = self.shared.gate.lock();
+        gate.removed(topic, appended);
+        gate.removed(topic, refused);
+        gate.aside.events += refused.events;
+        gate.aside.bytes += refused.bytes;
+        gate.oldest = oldest;
+        metrics::counter!(names::SPOOL_REPLAYED).increment(appended.events);
+        Ok(())
+    }
+
+    fn put_back(&mut self, loads: &[(Topic, Load)]) -> u64 {
+        let mut gate = self.shared.gate.lock();
+        loads.iter().for_each(|(topic, load)| gate.added(topic, *load, Instant::now()));
+        drop(gate);
+        let oldest = self.store.oldest().ok().flatten();
+        self.shared.gate.lock().oldest = oldest;
+        self.not_aside_any_more(loads)
+    }
+
+    fn not_aside_any_more(&self, loads: &[(Topic, Load)]) -> u64 {
+        let mut gate = self.shared.gate.lock();
+        let events = loads.iter().map(|(_, load)| load.events).sum();
+        gate.aside.events = gate.aside.events.saturating_sub(events);
+        gate.aside.bytes = gate.aside.bytes.saturating_sub(loads.iter().map(|(_, load)| load.bytes).sum());
+        events
+    }
+
+    fn failed(&self, what: &str, error: &rusqlite::Error) -> String {
+        let fault = format!("the spool {what}: {error}");
+        self.has_a_fault(fault.clone());
+        fault
+    }
+
+    /// The operator is told once, however many events it concerns.
+    fn has_a_fault(&self, fault: String) {
+        metrics::counter!(names::SPOOL_FAULTS).increment(1);
+        let before = self.shared.gate.lock().fault.replace(fault.clone());
+        if before.is_none() {
+            tracing::error!(fault, "the spool takes no events: while the log is away, they are refused");
+        }
+    }
+
+    fn shrink(&mut self) -> bool {
+        let is_empty = self.shared.gate.lock().waiting.events == 0;
+        is_empty && self.store.shrink_some().unwrap_or(false)
+    }
+}
