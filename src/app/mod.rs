@@ -1,55 +1,60 @@
 //! Wiring: start order, stop order, and the one place that names concrete engines.
 //!
-//! - this page: the start and the stop
+//! - this page: the start
+//! - `sockets` where it listens; `handover` from one process to the next
+//! - `stop` what ends, in which order
 //! - `reload` a new configuration without a restart
 //!
 //! Two runtimes: the engine, where the tail, log reads and appends run; and actix's workers, one thread each, where
 //! requests and readers live. Nothing that must outlive a request is spawned on a worker.
 
+mod handover;
 mod reload;
+mod sockets;
+mod stop;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_server::ServerHandle;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::catalog::{self, Catalog, Live};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::health::{Health, Probe, Secret};
-use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
+use crate::http::{self, Doors, Half, Logging, Operators, Patience, Posts, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
-use crate::limits::{DenyError, Descriptors, Limits};
+use crate::limits::{self, DenyError, Descriptors, Limits};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::metrics;
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
-use crate::shutdown::{Shutdown, Stage, Stop};
+use crate::shutdown::{Shutdown, Stop};
 
+use self::handover::{Name, Offer, Predecessor};
 use self::reload::Reloader;
+use self::sockets::{Bound, Passed, Sockets};
+use self::stop::Signals;
 
 pub use self::reload::Settings;
+pub use self::stop::Ended;
 
-/// Where operators look first. Taken, and nobody named it: a free one.
-const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 4096;
-/// How often the open streams are counted at a stop.
-const STOP_POLL: Duration = Duration::from_millis(50);
-/// What of a stop's deadline is kept for the log, so that it can finish what was appended: a fifth, this at most.
-const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
+/// How long a successor reads the log before it serves: the one before it serves meanwhile.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(20);
+/// How often is looked whether it has.
+const CATCHES_UP_POLL: Duration = Duration::from_millis(20);
 
 /// Why the server cannot start. Each names its cause and its cure.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +75,17 @@ pub enum StartError {
     Listen { address: String, flag: &'static str, cause: io::Error },
     #[error(transparent)]
     Deny(#[from] DenyError),
-    #[error("limits.{0}: {1}")]
-    Limits(&'static str, String),
+    #[error("{}", .0.join("\n"))]
+    Limits(Vec<String>),
+    #[error(
+        "the socket {index} that systemd passes cannot be used: {cause}; see ListenStream= and FileDescriptorName= in its unit"
+    )]
+    Passed { index: usize, cause: io::Error },
+    #[error(
+        "cannot take over from the server that offers at {}: {cause}; stop that one, or set stop.handover_socket otherwise",
+        path.display()
+    )]
+    Handover { path: PathBuf, cause: io::Error },
     #[error("the catalogue has too many streams: {0}")]
     Streams(#[from] SubscribeError),
     #[error("the metrics cannot be set up: {0}")]
@@ -92,7 +106,7 @@ impl StartError {
                     | Self::Kafka(_)
                     | Self::Streams(_)
                     | Self::Auth(_)
-                    | Self::Limits(..)
+                    | Self::Limits(_)
             )
     }
 }
@@ -108,18 +122,16 @@ pub struct Running {
     pub intake: Arc<Intake>,
     hub: Hub,
     patience: Patience,
+    posts: Posts,
     store: Arc<dyn Log>,
     shutdown: Shutdown,
     signals: Signals,
     public: ServerHandle,
+    public_socket: Bound,
     operators: Option<http::Served>,
-    deadline: Duration,
-}
-
-/// What asks the process to stop. Listened to before anybody is told that it serves: until then a signal kills it.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    /// What a successor may take over.
+    offer: Option<Offer>,
+    times: stop::Times,
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
@@ -137,18 +149,19 @@ pub async fn start(
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let limits = limits(config)?;
-    let listener = bind(&config.http.listen, "--listen")?;
-    let address = listener.local_addr()?;
+    let mut before = config.stop.handover_socket.as_deref().map(Predecessor::find).transpose()?.flatten();
+    let passed = before.as_mut().map_or_else(Passed::by_systemd, |before| before.passed(config))?;
+    let kept = passed.names();
+    let sockets =
+        Sockets::bind(&config.http.listen, config.admin.listen.as_deref(), config.admin.socket.as_deref(), passed)?;
+    let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
-    let doors = Doors {
-        tcp: bind_admin(config.admin.listen.as_deref())?,
-        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
-    };
     let render = install_metrics(engine)?;
     count_panics();
     let shutdown = Shutdown::default();
-    let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
+    let succeeds = before.is_some();
+    let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard, succeeds };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
     let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services);
     let signals = Signals::listen()?;
@@ -161,9 +174,20 @@ pub async fn start(
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
         stop: shutdown.watcher(),
     };
+    if config.http.serve.contains(&Half::Out) && before.is_some() {
+        until_caught_up(&services.hub).await;
+    }
+    let to_offer = sockets.to_pass()?;
+    let doors = Doors { tcp: sockets.admin.as_ref().map(Bound::open).transpose()?, socket: sockets.operators };
+    let public_listener = sockets.public.open()?;
     let operators = http::serve_admin(doors, operators)?;
-    let public = http::serve(&config.http, listener, services.clone())?;
+    let public = http::serve(&config.http, public_listener, services.clone())?;
     probe(config, address, &services, &shutdown);
+    if let Some(before) = before {
+        before.go(&kept);
+    }
+    let offer =
+        config.stop.handover_socket.as_deref().map(|path| offer(path, to_offer, &shutdown, engine)).transpose()?;
     Ok(Running {
         address,
         admin: operators.as_ref().and_then(|served| served.address),
@@ -173,12 +197,15 @@ pub async fn start(
         intake: services.intake,
         hub: services.hub,
         patience: services.patience,
+        posts: services.posts,
         store,
         shutdown,
         signals,
         public,
+        public_socket: sockets.public,
         operators,
-        deadline: config.stop.deadline,
+        offer,
+        times: stop::Times::of(&config.stop),
     })
 }
 
@@ -189,6 +216,8 @@ struct Checked {
     schemas: Arc<Schemas>,
     limits: Limits,
     guard: Guard,
+    /// Whether another process may still write where this one will.
+    succeeds: bool,
 }
 
 /// Both halves, and the log between them. After the metrics: they count what they do. After the ports, which fail sooner.
@@ -198,11 +227,11 @@ async fn services(
     engine: &Handle,
     shutdown: &Shutdown,
 ) -> Result<(Services, Arc<dyn Log>), StartError> {
-    let Checked { address, fetcher, schemas, limits, guard } = checked;
+    let Checked { address, fetcher, schemas, limits, guard, succeeds } = checked;
     let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
     let mut changes = live.changes();
     let catalog = changes.borrow_and_update().clone();
-    let log = open_log(config, &catalog.topics(), address, engine)?;
+    let log = open_log(config, &catalog.topics(), address, succeeds, engine)?;
     // An instance that gives nothing out need not read.
     let gives_out = config.http.serve.contains(&Half::Out);
     let (topics, warm) = if gives_out { (catalog.topics(), streams_of(&catalog)) } else { (vec![], vec![]) };
@@ -222,9 +251,33 @@ async fn services(
         probe: Secret::new(),
         patience: Patience::new(shutdown.watcher(), limits.descriptors().held),
         limits,
-        end_spread: config.stop.drain_spread.min(config.stop.deadline),
+        posts: Posts::default(),
+        stop: shutdown.watcher(),
+        end_spread: stop::Times::of(&config.stop).spread,
     };
     Ok((services, log))
+}
+
+/// So that nobody who comes from the one before waits for it. A log that is away is not waited for without end.
+async fn until_caught_up(hub: &Hub) {
+    let caught_up = async {
+        while !hub.caught_up() {
+            tokio::time::sleep(CATCHES_UP_POLL).await;
+        }
+    };
+    if tokio::time::timeout(CATCHES_UP_WITHIN, caught_up).await.is_err() {
+        tracing::warn!("the log has not been read yet: this server takes over all the same");
+    }
+}
+
+fn offer(
+    path: &Path,
+    sockets: Vec<(Name, OwnedFd)>,
+    shutdown: &Shutdown,
+    engine: &Handle,
+) -> Result<Offer, StartError> {
+    let at = sockets::bind_private(path, "stop.handover_socket")?;
+    Ok(handover::offer(at, sockets, shutdown.watcher(), engine)?)
 }
 
 /// Tries a stream now and then, where they are given out.
@@ -254,70 +307,18 @@ impl Running {
     pub fn stop(&self) -> Stop {
         self.shutdown.watcher()
     }
-
-    /// Serves until a signal, and then stops: no new connections, readers end after a whole event, requests finish,
-    /// the log is closed. A second signal, or the deadline, cuts what is left.
-    pub async fn until_stopped(mut self) {
-        self.signals.next().await;
-        let over_at = Instant::now() + self.deadline;
-        tracing::info!(streams = self.hub.registry().open(), "stopping");
-        let reserve = (self.deadline / 5).min(CLOSE_RESERVE_MOST);
-        tokio::select! {
-            () = drain(&self.public, &self.hub, &self.patience, &self.intake, &self.shutdown) => {}
-            () = tokio::time::sleep_until(over_at - reserve) => {
-                tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
-            }
-            () = self.signals.next() => tracing::info!("a second signal: what is left is cut"),
-        }
-        self.shutdown.advance(Stage::Over);
-        if tokio::time::timeout_at(over_at, self.store.close()).await.is_err() {
-            tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
-        }
-        if let Some(operators) = self.operators {
-            operators.handle.stop(false).await;
-        }
-        tracing::info!("stopped");
-    }
-}
-
-/// Readers first, and those who wait for a refusal, and only then the server: their tasks live on its workers, and would
-/// be cut together with them.
-async fn drain(public: &ServerHandle, hub: &Hub, patience: &Patience, intake: &Intake, shutdown: &Shutdown) {
-    public.pause().await;
-    shutdown.advance(Stage::EndStreams);
-    while hub.registry().open() > 0 {
-        tokio::time::sleep(STOP_POLL).await;
-    }
-    patience.hurry();
-    while patience.held() > 0 {
-        tokio::time::sleep(STOP_POLL).await;
-    }
-    public.stop(true).await;
-    // Hasty events were answered before they were judged, and reports are nobody's request.
-    intake.drained().await;
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 fn open_log(
     config: &Config,
     topics: &[Topic],
     address: SocketAddr,
+    succeeds: bool,
     engine: &Handle,
 ) -> Result<Arc<dyn Log>, StartError> {
     if !config.log.kafka.chosen() {
-        return Ok(Arc::new(SqliteLog::open_with(&config.data_dir, config.log.sqlite.clone(), topics)?));
+        let open = if succeeds { SqliteLog::open_after } else { SqliteLog::open_with };
+        return Ok(Arc::new(open(&config.data_dir, config.log.sqlite.clone(), topics)?));
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let group = format!("sluice-{host}-{}", address.port());
@@ -342,8 +343,9 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
         tracing::warn!(%error, "the limit of open files (ulimit -n) stays where it is");
     }
     let descriptors = Descriptors::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
-    if let Some((key, fault)) = config.limits.faults(Some(descriptors)).into_iter().next() {
-        return Err(StartError::Limits(key, fault));
+    let faults = config.limits.faults(Some(descriptors));
+    if !faults.is_empty() {
+        return Err(StartError::Limits(limits::named(faults)));
     }
     Ok(Limits::open(config.limits.clone(), descriptors, &config.data_dir)?)
 }
@@ -362,44 +364,6 @@ fn tell_who_may_post(guard: &Guard, options: &intake::Options, address: SocketAd
 
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
-}
-
-fn bind(address: &str, flag: &'static str) -> Result<TcpListener, StartError> {
-    let refused = |cause| StartError::Listen { address: address.to_owned(), flag, cause };
-    let unresolved = || io::Error::new(io::ErrorKind::InvalidInput, "it is not ADDRESS:PORT");
-    let resolved = address.to_socket_addrs().map_err(refused)?.next().ok_or_else(|| refused(unresolved()))?;
-    listen(resolved).map_err(refused)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {
-    match asked {
-        Some("off") => Ok(None),
-        Some(address) => bind(address, "--admin").map(Some),
-        None => match bind(ADMIN_DEFAULT, "--admin") {
-            Err(StartError::Listen { cause, .. }) if cause.kind() == io::ErrorKind::AddrInUse => {
-                tracing::warn!("{ADMIN_DEFAULT} is taken: the operators' listener takes a free port");
-                bind("127.0.0.1:0", "--admin").map(Some)
-            }
-            bound => bound.map(Some),
-        },
-    }
-}
-
-fn bind_socket(path: &Path) -> Result<AdminSocket, StartError> {
-    AdminSocket::bind(path).map_err(|cause| StartError::Listen {
-        address: path.display().to_string(),
-        flag: "admin.socket",
-        cause,
-    })
 }
 
 /// A panic ends its task, and no more; somebody must know of it.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Services;
 use super::error::Refusal;
+use crate::shutdown::Stage;
 
 pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -44,6 +45,7 @@ pub(super) async fn healthz() -> HttpResponse {
 /// Ready to be sent traffic: what the log held at the start has been read.
 pub(super) async fn readyz(services: web::Data<Services>) -> HttpResponse {
     let (mut answer, body) = match services.hub.caught_up() {
+        _ if services.stop.stage() > Stage::Running => (HttpResponse::ServiceUnavailable(), "not ready: it stops\n"),
         true => (HttpResponse::Ok(), "ready\n"),
         false => (HttpResponse::ServiceUnavailable(), "not ready: the log has not been read yet\n"),
     };

@@ -263,7 +263,7 @@ fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
 /// comes from one address. (Tests of the limits set them.)
 pub fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.env("SLUICE__STOP__DRAIN_SPREAD", "0s");
+    command.env("SLUICE__STOP__DRAIN_DELAY", "0s").env("SLUICE__STOP__DRAIN_SPREAD", "0s");
     for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
         command.env(format!("SLUICE__LIMITS__{limit}"), "0");
     }
