@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use actix_server::ServerHandle;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -188,6 +189,7 @@ pub async fn start(
     }
     let offer =
         config.stop.handover_socket.as_deref().map(|path| offer(path, to_offer, &shutdown, engine)).transpose()?;
+    stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
         admin: operators.as_ref().and_then(|served| served.address),
