@@ -1,5 +1,5 @@
 //! What must not lose or repeat an event, on real Kafka: readers that hop between servers, brokers that go away or
-//! stand still, topics that come late, more producers than fit.
+//! stand still, topics that come late, more producers than fit, servers that stop under load.
 //!
 //! - `ledger` what a reader had, what the log holds, and whether these agree
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
@@ -11,6 +11,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../it/flow.rs"]
+mod flow;
 #[allow(dead_code, reason = "another test binary uses the rest")]
 #[path = "../it/raw.rs"]
 mod raw;
@@ -29,3 +31,4 @@ mod outage;
 mod overload;
 mod paused;
 mod scrapes;
+mod stop;

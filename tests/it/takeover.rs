@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -175,6 +175,7 @@ async fn a_socket_that_systemd_passes_is_served_on_and_refuses_nobody_over_a_res
         command.args(["-c", script, "sh"]).arg(sluice.get_program());
         command.envs(sluice.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.args(["--admin", "off", "--data"]).arg(folder.path().join("data"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         command.env("NOTIFY_SOCKET", &notified).env("LISTEN_FDNAMES", "http");
         tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("a shell")
     };
