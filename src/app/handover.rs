@@ -88,7 +88,20 @@ fn line(start: &str, names: &[Name]) -> String {
 pub(super) struct Predecessor {
     stream: UnixStream,
     sockets: Vec<(Name, OwnedFd)>,
+    /// Those that are served on.
+    kept: Vec<Name>,
     path: PathBuf,
+}
+
+/// A server whose place was taken, until its process ends.
+pub(super) struct Ending(UnixStream);
+
+impl Ending {
+    pub(super) fn is_over(&self) -> bool {
+        let nothing_yet = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        // It says nothing any more: the system does, when the process is gone.
+        !(&self.0).read(&mut [0]).is_err_and(|error| nothing_yet(&error))
+    }
 }
 
 impl Predecessor {
@@ -103,7 +116,7 @@ impl Predecessor {
             Err(error) => return Err(failed(error)),
         };
         let sockets = Self::take(&stream).map_err(failed)?;
-        Ok(Some(Self { stream, sockets, path: path.to_owned() }))
+        Ok(Some(Self { stream, sockets, kept: Vec::new(), path: path.to_owned() }))
     }
 
     fn take(mut stream: &UnixStream) -> io::Result<Vec<(Name, OwnedFd)>> {
@@ -145,21 +158,19 @@ impl Predecessor {
         if passed.public.is_none() {
             tracing::warn!("another address is to be listened on than before: connections to that one are refused");
         }
+        self.kept = passed.names();
         Ok(passed)
     }
 
     /// This process serves: the other one stops. That it cannot be told is no reason to end.
-    pub(super) fn go(mut self, kept: &[Name]) {
-        let told = self.stream.write_all(line("go", kept).as_bytes()).and_then(|()| {
-            let mut answer = String::new();
-            let mut stream = io::Read::take(&self.stream, LINE_BYTES_MAX as u64);
-            stream.read_to_string(&mut answer).map(|_| answer)
-        });
+    pub(super) fn go(mut self) -> Option<Ending> {
+        let told = self.stream.write_all(line("go", &self.kept).as_bytes()).and_then(|()| receive(&self.stream));
         match told {
-            Ok(answer) if answer == "gone\n" => tracing::info!("the server that ran before stops"),
-            Ok(answer) => tracing::warn!(answer, "the server that ran before may not stop: look after it"),
+            Ok((answer, _)) if answer == "gone" => tracing::info!("the server that ran before stops"),
+            Ok((answer, _)) => tracing::warn!(answer, "the server that ran before may not stop: look after it"),
             Err(error) => tracing::warn!(%error, "the server that ran before may not stop: look after it"),
         }
+        self.stream.set_nonblocking(true).ok().map(|()| Ending(self.stream))
     }
 }
 
@@ -172,15 +183,23 @@ impl Passed {
 
 /// What is offered to a successor, until one takes it or a stop begins.
 pub(super) struct Offer {
-    taken: JoinHandle<Option<Vec<Name>>>,
+    taken: JoinHandle<Option<Taken>>,
     given: Arc<AtomicBool>,
 }
 
+/// A successor serves.
+pub(super) struct Taken {
+    /// On these.
+    pub(super) names: Vec<Name>,
+    /// Open until this process ends, so that the successor knows when that is.
+    _until_the_end: tokio::net::UnixStream,
+}
+
 impl Offer {
-    /// Waits for a successor that serves, and says on which of the sockets.
-    pub(super) async fn taken(&mut self) -> Vec<Name> {
+    /// Waits for a successor that serves.
+    pub(super) async fn taken(&mut self) -> Taken {
         match (&mut self.taken).await {
-            Ok(Some(names)) => names,
+            Ok(Some(taken)) => taken,
             // Only a stop ends it otherwise, and somebody else waits for that.
             _ => std::future::pending().await,
         }
@@ -219,7 +238,7 @@ pub(super) fn offer(
                     // First, so that the successor can offer at the same place.
                     drop((listener, at));
                     let _ = timeout(SAYS_WITHIN, stream.write_all(b"gone\n")).await;
-                    return Some(names);
+                    return Some(Taken { names, _until_the_end: stream });
                 }
                 Err(error) => {
                     is_given.store(false, Ordering::Release);

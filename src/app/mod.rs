@@ -15,8 +15,7 @@ mod stop;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::catalog::{self, Catalog, Live};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::health::{Health, Probe, Secret};
-use crate::http::{self, Doors, Half, Logging, Operators, Patience, Posts, Services};
+use crate::http::{self, Half, Logging, Operators, Patience, Posts, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake};
@@ -44,9 +43,9 @@ use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stop};
 
-use self::handover::{Name, Offer, Predecessor};
+use self::handover::{Ending, Offer, Predecessor};
 use self::reload::Reloader;
-use self::sockets::{Bound, Passed, Sockets};
+use self::sockets::{Bound, Sockets};
 use self::stop::Signals;
 
 pub use self::reload::Settings;
@@ -130,6 +129,8 @@ pub struct Running {
     public: ServerHandle,
     public_socket: Bound,
     operators: Option<http::Served>,
+    /// The server before this one, where it may still run.
+    before: Option<Ending>,
     /// What a successor may take over.
     offer: Option<Offer>,
     times: stop::Times,
@@ -150,11 +151,7 @@ pub async fn start(
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let limits = limits(config)?;
-    let mut before = config.stop.handover_socket.as_deref().map(Predecessor::find).transpose()?.flatten();
-    let passed = before.as_mut().map_or_else(Passed::by_systemd, |before| before.passed(config))?;
-    let kept = passed.names();
-    let sockets =
-        Sockets::bind(&config.http.listen, config.admin.listen.as_deref(), config.admin.socket.as_deref(), passed)?;
+    let (mut sockets, before) = Sockets::find(config)?;
     let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
@@ -178,17 +175,11 @@ pub async fn start(
     if config.http.serve.contains(&Half::Out) && before.is_some() {
         until_caught_up(&services.hub).await;
     }
-    let to_offer = sockets.to_pass()?;
-    let doors = Doors { tcp: sockets.admin.as_ref().map(Bound::open).transpose()?, socket: sockets.operators };
-    let public_listener = sockets.public.open()?;
-    let operators = http::serve_admin(doors, operators)?;
-    let public = http::serve(&config.http, public_listener, services.clone())?;
+    let operators = http::serve_admin(sockets.doors()?, operators)?;
+    let public = http::serve(&config.http, sockets.public.open()?, services.clone())?;
     probe(config, address, &services, &shutdown);
-    if let Some(before) = before {
-        before.go(&kept);
-    }
-    let offer =
-        config.stop.handover_socket.as_deref().map(|path| offer(path, to_offer, &shutdown, engine)).transpose()?;
+    let before = before.and_then(Predecessor::go);
+    let offer = offer(config, &sockets, operators.as_ref(), &shutdown, engine)?;
     stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
@@ -206,6 +197,7 @@ pub async fn start(
         public,
         public_socket: sockets.public,
         operators,
+        before,
         offer,
         times: stop::Times::of(&config.stop),
     })
@@ -272,14 +264,22 @@ async fn until_caught_up(hub: &Hub) {
     }
 }
 
+/// Where the configuration says so, and systemd does not hold the port anyway.
 fn offer(
-    path: &Path,
-    sockets: Vec<(Name, OwnedFd)>,
+    config: &Config,
+    sockets: &Sockets,
+    operators: Option<&http::Served>,
     shutdown: &Shutdown,
     engine: &Handle,
-) -> Result<Offer, StartError> {
+) -> Result<Option<Offer>, StartError> {
+    let Some(path) = &config.stop.handover_socket else { return Ok(None) };
+    if sockets.are_of_systemd {
+        tracing::warn!("stop.handover_socket is not used: systemd holds the port, and a restart refuses nobody");
+        return Ok(None);
+    }
     let at = sockets::bind_private(path, "stop.handover_socket")?;
-    Ok(handover::offer(at, sockets, shutdown.watcher(), engine)?)
+    let socket = operators.and_then(|operators| operators.socket.as_ref());
+    Ok(Some(handover::offer(at, sockets.to_pass(socket)?, shutdown.watcher(), engine)?))
 }
 
 /// Tries a stream now and then, where they are given out.

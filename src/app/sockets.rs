@@ -16,8 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::StartError;
-use super::handover::Name;
-use crate::http::PrivateSocket;
+use super::handover::{Name, Predecessor};
+use crate::config::Config;
+use crate::http::{Doors, PrivateSocket};
 
 /// Where operators look first. Taken, and nobody named it: a free one.
 const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
@@ -73,8 +74,8 @@ impl Bound {
         self.shared
     }
 
-    pub(super) fn share(&mut self) {
-        self.shared = true;
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        self.shared = shared;
     }
 
     /// For another process.
@@ -126,7 +127,8 @@ impl Bound {
 pub(super) struct Sockets {
     pub(super) public: Bound,
     pub(super) admin: Option<Bound>,
-    pub(super) operators: Option<PrivateSocket>,
+    operators: Option<PrivateSocket>,
+    pub(super) are_of_systemd: bool,
 }
 
 /// What was passed to this process; those that are not wanted are closed.
@@ -164,35 +166,39 @@ impl Passed {
 }
 
 impl Sockets {
+    /// Those of a server that runs and hands over, those of systemd, or new ones.
+    pub(super) fn find(config: &Config) -> Result<(Self, Option<Predecessor>), StartError> {
+        let mut before = config.stop.handover_socket.as_deref().map(Predecessor::find).transpose()?.flatten();
+        let passed = before.as_mut().map_or_else(Passed::by_systemd, |before| before.passed(config))?;
+        let are_of_systemd = before.is_none() && passed.public.is_some();
+        let public = passed.public.map_or_else(|| Bound::new(&config.http.listen, "--listen"), Ok)?;
+        let admin = match passed.admin {
+            Some(admin) => Some(admin),
+            None => bind_admin(config.admin.listen.as_deref())?,
+        };
+        let operators = match (passed.operators, &config.admin.socket) {
+            (Some(operators), _) => Some(operators),
+            (None, Some(path)) => Some(bind_private(path, "admin.socket")?),
+            (None, None) => None,
+        };
+        Ok((Self { public, admin, operators, are_of_systemd }, before))
+    }
+
+    /// For the operators' server. From now on connections come in there.
+    pub(super) fn doors(&mut self) -> Result<Doors, StartError> {
+        Ok(Doors { tcp: self.admin.as_ref().map(Bound::open).transpose()?, socket: self.operators.take() })
+    }
+
     /// For a successor.
-    pub(super) fn to_pass(&self) -> io::Result<Vec<(Name, OwnedFd)>> {
+    pub(super) fn to_pass(&self, operators: Option<&PrivateSocket>) -> io::Result<Vec<(Name, OwnedFd)>> {
         let mut passed = vec![(Name::Public, self.public.to_pass()?)];
         if let Some(admin) = &self.admin {
             passed.push((Name::Admin, admin.to_pass()?));
         }
-        if let Some(operators) = &self.operators {
+        if let Some(operators) = operators {
             passed.push((Name::Operators, operators.listener()?.into()));
         }
         Ok(passed)
-    }
-
-    /// Those that were passed, and of the others each bound anew.
-    pub(super) fn bind(
-        listen: &str,
-        admin: Option<&str>,
-        operators: Option<&Path>,
-        passed: Passed,
-    ) -> Result<Self, StartError> {
-        let public = passed.public.map_or_else(|| Bound::new(listen, "--listen"), Ok)?;
-        let admin = match passed.admin {
-            Some(admin) => Some(admin),
-            None => bind_admin(admin)?,
-        };
-        let operators = match passed.operators {
-            Some(operators) => Some(operators),
-            None => operators.map(|path| bind_private(path, "admin.socket")).transpose()?,
-        };
-        Ok(Self { public, admin, operators })
     }
 }
 

@@ -98,25 +98,33 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = self.signals.next() => {
-                // Its sockets are not closed under a successor that is about to serve on them.
-                if self.offer.as_ref().is_some_and(Offer::is_given) {
-                    self.public_socket.share();
-                }
-            }
-            taken = succeeded => self.hand_over(&taken).await,
+        let taken = tokio::select! {
+            () = self.signals.next() => None,
+            taken = succeeded => Some(taken),
+        };
+        self.public_socket.set_shared(self.is_shared());
+        if let Some(taken) = &taken {
+            self.hand_over(&taken.names).await;
         }
+        // What is left of the successor's connection is closed after it.
         self.stop_in_order().await
+    }
+
+    /// Whether another process accepts connections on the public socket, or is about to: systemd, the server before this
+    /// one, or a successor that has been given it and does not serve yet.
+    fn is_shared(&self) -> bool {
+        let with_another = match &self.before {
+            Some(before) => !before.is_over(),
+            None => self.public_socket.is_shared(),
+        };
+        with_another || self.offer.as_ref().is_some_and(Offer::is_given)
     }
 
     /// What the successor serves on is its own now.
     async fn hand_over(&mut self, taken: &[Name]) {
         tracing::info!("a successor serves: this server hands over to it");
         self.times.delay = Duration::ZERO;
-        if taken.contains(&Name::Public) {
-            self.public_socket.share();
-        }
+        self.public_socket.set_shared(taken.contains(&Name::Public));
         if let Some(operators) = &self.operators {
             if taken.contains(&Name::Admin) {
                 operators.handle.pause().await;

@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "another test binary uses the rest")]
 #[path = "../it/flow.rs"]
 mod flow;
 #[allow(dead_code, reason = "another test binary uses the rest")]

@@ -34,6 +34,7 @@ mod crash;
 mod documented;
 mod edge;
 mod engine;
+#[allow(dead_code, reason = "another test binary uses the rest")]
 mod flow;
 mod gone;
 mod handover;

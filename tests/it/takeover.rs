@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::net::TcpStream;
 
 use crate::engine::{Engine, event_at, on_both_engines};
 use crate::flow::{Balancer, Flow};
@@ -43,6 +44,22 @@ async fn handovers_under_load_refuse_and_reset_nobody_and_lose_nothing(engine: E
 }
 
 on_both_engines!(handovers_under_load_refuse_and_reset_nobody_and_lose_nothing);
+
+#[tokio::test]
+async fn the_last_of_them_closes_the_port_and_is_as_polite_as_the_first() {
+    let mut server = Server::start(Options::default().hands_over()).await;
+    assert!(server.hand_over().await.ended().await.success());
+    let mut post = server.connect().await;
+    let body = event_at("test.event", 0, 0).to_string();
+    let head = "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length:";
+    post.send(format!("{head} {}\r\n\r\n{}", body.len(), &body[..10])).await;
+    server.signal(Signal::TERM);
+    let closed = eventually(PATIENCE, async || TcpStream::connect(server.address).await.is_err()).await;
+    assert!(closed, "{}", server.stderr());
+    post.send(&body[10..]).await;
+    assert_eq!(post.answer().await.status(), 201);
+    assert!(server.ended().await.success());
+}
 
 #[tokio::test]
 async fn the_operators_listeners_are_handed_over_too() {
