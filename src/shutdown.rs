@@ -1,4 +1,4 @@
-//! A staged stop, as a value that everybody watches: running → leaving → ending streams → over.
+//! A staged stop, as a value that everybody watches: running → leaving → finishing → ending streams → over.
 
 use tokio::sync::watch;
 
@@ -8,8 +8,12 @@ pub enum Stage {
     Running,
     /// No new traffic is wanted (`/readyz` says so); what comes is still served.
     Leaving,
-    /// Readers end after a whole event.
+    /// Nothing new comes in: requests under way are finished, and idle connections close.
+    Finishing,
+    /// Readers end after a whole event, spread over time.
     EndStreams,
+    /// Those that are left end now, after a whole event.
+    EndAtOnce,
     /// The deadline has come: whatever is left is cut.
     Over,
 }

@@ -1,56 +1,61 @@
 //! Wiring: start order, stop order, and the one place that names concrete engines.
 //!
-//! - this page: the start and the stop
+//! - this page: the start
+//! - `sockets` where it listens; `handover` from one process to the next
+//! - `stop` what ends, in which order
 //! - `reload` a new configuration without a restart
 //! - `scrape` the metrics, and the thread that makes their text
 //!
 //! Two runtimes: the engine, where the tail, log reads and appends run; and actix's workers, one thread each, where
 //! requests and readers live. Nothing that must outlive a request is spawned on a worker.
 
+mod handover;
 mod reload;
 mod scrape;
+mod sockets;
+mod stop;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_server::ServerHandle;
+use sd_notify::NotifyState;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::catalog::{self, Catalog, Live, canary_set};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::health::{self, Canary, Health, Secret, Sides};
-use crate::http::{self, AdminSocket, Doors, Half, Logging, Operators, Patience, Services};
+use crate::http::{self, Half, Logging, Operators, Patience, Posts, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake, spool};
-use crate::limits::{DenyError, Descriptors, Limits};
+use crate::limits::{self, DenyError, Descriptors, Limits};
 use crate::log::Log;
 use crate::log::kafka::{self, KafkaLog};
 use crate::log::sqlite::{self, SqliteLog};
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
-use crate::shutdown::{Shutdown, Stage, Stop};
+use crate::shutdown::{Shutdown, Stop};
 
+use self::handover::{Ending, Offer, Predecessor};
 use self::reload::Reloader;
+use self::sockets::{Bound, Sockets};
+use self::stop::Signals;
 
 pub use self::reload::Settings;
+pub use self::stop::Ended;
 
-/// Where operators look first. Taken, and nobody named it: a free one.
-const ADMIN_DEFAULT: &str = "127.0.0.1:9102";
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 4096;
-/// How often the open streams are counted at a stop.
-const STOP_POLL: Duration = Duration::from_millis(50);
-/// What of a stop's deadline is kept for the log, so that it can finish what was appended: a fifth, this at most.
-const CLOSE_RESERVE_MOST: Duration = Duration::from_secs(5);
+/// How long a successor reads the log before it serves: the one before it serves meanwhile.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(20);
+/// How often is looked whether it has.
+const CATCHES_UP_POLL: Duration = Duration::from_millis(20);
 
 /// Why the server cannot start. Each names its cause and its cure.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +78,17 @@ pub enum StartError {
     Listen { address: String, flag: &'static str, cause: io::Error },
     #[error(transparent)]
     Deny(#[from] DenyError),
-    #[error("limits.{0}: {1}")]
-    Limits(&'static str, String),
+    #[error("{}", .0.join("\n"))]
+    Limits(Vec<String>),
+    #[error(
+        "the socket {index} that systemd passes cannot be used: {cause}; see ListenStream= and FileDescriptorName= in its unit"
+    )]
+    Passed { index: usize, cause: io::Error },
+    #[error(
+        "cannot take over from the server that offers at {}: {cause}; stop that one, or set stop.handover_socket otherwise",
+        path.display()
+    )]
+    Handover { path: PathBuf, cause: io::Error },
     #[error("the catalogue has too many streams: {0}")]
     Streams(#[from] SubscribeError),
     #[error("the metrics cannot be set up: {0}")]
@@ -95,7 +109,7 @@ impl StartError {
                     | Self::Kafka(_)
                     | Self::Streams(_)
                     | Self::Auth(_)
-                    | Self::Limits(..)
+                    | Self::Limits(_)
             )
     }
 }
@@ -111,18 +125,18 @@ pub struct Running {
     pub intake: Arc<Intake>,
     hub: Hub,
     patience: Patience,
+    posts: Posts,
     store: Arc<dyn Log>,
     shutdown: Shutdown,
     signals: Signals,
     public: ServerHandle,
+    public_socket: Bound,
     operators: Option<http::Served>,
-    deadline: Duration,
-}
-
-/// What asks the process to stop. Listened to before anybody is told that it serves: until then a signal kills it.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    /// The server before this one, where it may still run.
+    before: Option<Ending>,
+    /// What a successor may take over.
+    offer: Option<Offer>,
+    times: stop::Times,
 }
 
 /// Checks everything, and only then opens the ports. Call it within an actix system.
@@ -140,18 +154,15 @@ pub async fn start(
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let limits = limits(config)?;
-    let listener = bind(&config.http.listen, "--listen")?;
-    let address = listener.local_addr()?;
+    let (mut sockets, before) = Sockets::find(config)?;
+    let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
-    let doors = Doors {
-        tcp: bind_admin(config.admin.listen.as_deref())?,
-        socket: config.admin.socket.as_deref().map(bind_socket).transpose()?,
-    };
     let recorder = scrape::install()?;
     scrape::count_panics();
     let shutdown = Shutdown::default();
-    let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard };
+    let succeeds = before.is_some();
+    let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard, succeeds };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
     let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services, store.clone());
     let signals = Signals::listen()?;
@@ -165,9 +176,15 @@ pub async fn start(
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
         stop: shutdown.watcher(),
     };
-    let operators = http::serve_admin(doors, operators)?;
-    let public = http::serve(&config.http, listener, services.clone())?;
+    if config.http.serve.contains(&Half::Out) && before.is_some() {
+        until_caught_up(&services.hub).await;
+    }
+    let operators = http::serve_admin(sockets.doors()?, operators)?;
+    let public = http::serve(&config.http, sockets.public.open()?, services.clone())?;
     send_canaries(config, address, &services, &store, &shutdown);
+    let before = before.and_then(Predecessor::go);
+    let offer = offer(config, &sockets, operators.as_ref(), &shutdown, engine)?;
+    stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
         admin: operators.as_ref().and_then(|served| served.address),
@@ -177,12 +194,16 @@ pub async fn start(
         intake: services.intake,
         hub: services.hub,
         patience: services.patience,
+        posts: services.posts,
         store,
         shutdown,
         signals,
         public,
+        public_socket: sockets.public,
         operators,
-        deadline: config.stop.deadline,
+        before,
+        offer,
+        times: stop::Times::of(&config.stop),
     })
 }
 
@@ -193,6 +214,8 @@ struct Checked {
     schemas: Arc<Schemas>,
     limits: Limits,
     guard: Guard,
+    /// Whether another process may still write where this one will.
+    succeeds: bool,
 }
 
 /// Both halves, and the log between them. After the metrics: they count what they do. After the ports, which fail sooner.
@@ -202,11 +225,11 @@ async fn services(
     engine: &Handle,
     shutdown: &Shutdown,
 ) -> Result<(Services, Arc<dyn Log>), StartError> {
-    let Checked { address, fetcher, schemas, limits, guard } = checked;
+    let Checked { address, fetcher, schemas, limits, guard, succeeds } = checked;
     let live = Live::open(&config.catalog, &config.data_dir, fetcher, engine).await?;
     let mut changes = live.changes();
     let catalog = changes.borrow_and_update().clone();
-    let log = open_log(config, &catalog.topics(), address, engine)?;
+    let log = open_log(config, &catalog.topics(), address, succeeds, engine)?;
     // An instance that gives nothing out need not read.
     let gives_out = config.http.serve.contains(&Half::Out);
     let warm = if gives_out { streams_of(&catalog) } else { vec![] };
@@ -219,7 +242,8 @@ async fn services(
     let place = spool::Place {
         folder: config.data_dir.clone(),
         free_bytes_min: config.log.sqlite.free_bytes_min,
-        waits: false,
+        // What the server before this one spools is its own until it is done.
+        waits: succeeds,
     };
     let options = config.intake.clone();
     let intake = Intake::open(options, live.clone(), schemas.clone(), log.clone(), &place, engine.clone())?;
@@ -245,8 +269,9 @@ async fn services(
         probe: Secret::new(),
         patience: Patience::new(shutdown.watcher(), limits.descriptors().held),
         limits,
+        posts: Posts::default(),
         stop: shutdown.watcher(),
-        end_spread: config.stop.drain_spread.min(config.stop.deadline),
+        end_spread: stop::Times::of(&config.stop).spread,
     };
     Ok((services, log))
 }
@@ -265,6 +290,36 @@ fn send_canaries(config: &Config, listener: SocketAddr, services: &Services, log
     };
     let canary = Canary::new(parts, &config.health);
     services.engine.spawn(canary.run(services.health.clone(), shutdown.watcher()));
+}
+
+/// So that nobody who comes from the one before waits for it. A log that is away is not waited for without end.
+async fn until_caught_up(hub: &Hub) {
+    let caught_up = async {
+        while !hub.caught_up() {
+            tokio::time::sleep(CATCHES_UP_POLL).await;
+        }
+    };
+    if tokio::time::timeout(CATCHES_UP_WITHIN, caught_up).await.is_err() {
+        tracing::warn!("the log has not been read yet: this server takes over all the same");
+    }
+}
+
+/// Where the configuration says so, and systemd does not hold the port anyway.
+fn offer(
+    config: &Config,
+    sockets: &Sockets,
+    operators: Option<&http::Served>,
+    shutdown: &Shutdown,
+    engine: &Handle,
+) -> Result<Option<Offer>, StartError> {
+    let Some(path) = &config.stop.handover_socket else { return Ok(None) };
+    if sockets.are_of_systemd {
+        tracing::warn!("stop.handover_socket is not used: systemd holds the port, and a restart refuses nobody");
+        return Ok(None);
+    }
+    let at = sockets::bind_private(path, "stop.handover_socket")?;
+    let socket = operators.and_then(|operators| operators.socket.as_ref());
+    Ok(Some(handover::offer(at, sockets.to_pass(socket)?, shutdown.watcher(), engine)?))
 }
 
 /// Each stream as the set of itself alone, and that of the canaries, which no catalogue has.
@@ -287,72 +342,18 @@ impl Running {
     pub fn stop(&self) -> Stop {
         self.shutdown.watcher()
     }
-
-    /// Serves until a signal, and then stops: no new connections, readers end after a whole event, requests finish,
-    /// the log is closed. A second signal, or the deadline, cuts what is left.
-    pub async fn until_stopped(mut self) {
-        self.signals.next().await;
-        let over_at = Instant::now() + self.deadline;
-        tracing::info!(streams = self.hub.registry().open(), "stopping");
-        let reserve = (self.deadline / 5).min(CLOSE_RESERVE_MOST);
-        tokio::select! {
-            () = drain(&self.public, &self.hub, &self.patience, &self.intake, &self.shutdown) => {}
-            () = tokio::time::sleep_until(over_at - reserve) => {
-                tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
-            }
-            () = self.signals.next() => tracing::info!("a second signal: what is left is cut"),
-        }
-        self.shutdown.advance(Stage::Over);
-        // Together: what goes from the spool to a log that is away ends with the log.
-        let closed = futures_util::future::join(self.intake.close(), self.store.close());
-        if tokio::time::timeout_at(over_at, closed).await.is_err() {
-            tracing::error!("the log could not be closed in time: what it has not acknowledged may be lost");
-        }
-        if let Some(operators) = self.operators {
-            operators.handle.stop(false).await;
-        }
-        tracing::info!("stopped");
-    }
-}
-
-/// Readers first, and those who wait for a refusal, and only then the server: their tasks live on its workers, and would
-/// be cut together with them.
-async fn drain(public: &ServerHandle, hub: &Hub, patience: &Patience, intake: &Intake, shutdown: &Shutdown) {
-    public.pause().await;
-    shutdown.advance(Stage::EndStreams);
-    while hub.registry().open() > 0 {
-        tokio::time::sleep(STOP_POLL).await;
-    }
-    patience.hurry();
-    while patience.held() > 0 {
-        tokio::time::sleep(STOP_POLL).await;
-    }
-    public.stop(true).await;
-    // Hasty events were answered before they were judged, and reports are nobody's request.
-    intake.drained().await;
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 fn open_log(
     config: &Config,
     topics: &[Topic],
     address: SocketAddr,
+    succeeds: bool,
     engine: &Handle,
 ) -> Result<Arc<dyn Log>, StartError> {
     if !config.log.kafka.chosen() {
-        return Ok(Arc::new(SqliteLog::open_with(&config.data_dir, config.log.sqlite.clone(), topics)?));
+        let open = if succeeds { SqliteLog::open_after } else { SqliteLog::open_with };
+        return Ok(Arc::new(open(&config.data_dir, config.log.sqlite.clone(), topics)?));
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let group = format!("sluice-{host}-{}", address.port());
@@ -377,8 +378,9 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
         tracing::warn!(%error, "the limit of open files (ulimit -n) stays where it is");
     }
     let descriptors = Descriptors::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
-    if let Some((key, fault)) = config.limits.faults(Some(descriptors)).into_iter().next() {
-        return Err(StartError::Limits(key, fault));
+    let faults = config.limits.faults(Some(descriptors));
+    if !faults.is_empty() {
+        return Err(StartError::Limits(limits::named(faults)));
     }
     Ok(Limits::open(config.limits.clone(), descriptors, &config.data_dir)?)
 }
@@ -397,42 +399,4 @@ fn tell_who_may_post(guard: &Guard, options: &intake::Options, address: SocketAd
 
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
-}
-
-fn bind(address: &str, flag: &'static str) -> Result<TcpListener, StartError> {
-    let refused = |cause| StartError::Listen { address: address.to_owned(), flag, cause };
-    let unresolved = || io::Error::new(io::ErrorKind::InvalidInput, "it is not ADDRESS:PORT");
-    let resolved = address.to_socket_addrs().map_err(refused)?.next().ok_or_else(|| refused(unresolved()))?;
-    listen(resolved).map_err(refused)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn bind_admin(asked: Option<&str>) -> Result<Option<TcpListener>, StartError> {
-    match asked {
-        Some("off") => Ok(None),
-        Some(address) => bind(address, "--admin").map(Some),
-        None => match bind(ADMIN_DEFAULT, "--admin") {
-            Err(StartError::Listen { cause, .. }) if cause.kind() == io::ErrorKind::AddrInUse => {
-                tracing::warn!("{ADMIN_DEFAULT} is taken: the operators' listener takes a free port");
-                bind("127.0.0.1:0", "--admin").map(Some)
-            }
-            bound => bound.map(Some),
-        },
-    }
-}
-
-fn bind_socket(path: &Path) -> Result<AdminSocket, StartError> {
-    AdminSocket::bind(path).map_err(|cause| StartError::Listen {
-        address: path.display().to_string(),
-        flag: "admin.socket",
-        cause,
-    })
 }

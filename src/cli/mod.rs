@@ -23,10 +23,12 @@ use crate::config::Loader;
 const EXIT_USAGE: u8 = 2;
 /// Anything else that ends the process.
 const EXIT_FAILURE: u8 = 1;
+const EXIT_CODES: &str = "Exit codes: 0 a clean stop (SIGTERM, SIGINT), or all done; 2 wrong usage or configuration; 1 anything \
+                          else: a taken port, a log that cannot be used, or that could not be closed before stop.deadline";
 
 /// Events in over HTTP, a log between, endless Server-Sent-Events streams out.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, args_conflicts_with_subcommands = true)]
+#[command(name = "sluice", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
-use crate::app::{self, Running, Settings, StartError};
+use crate::app::{self, Ended, Running, Settings, StartError};
 use crate::config::Loaded;
 use crate::http::Logging;
 
@@ -27,7 +27,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     };
     let logging = log_to_stderr();
     match serve(loaded, settings, logging, args.demo) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Clean) => ExitCode::SUCCESS,
+        Ok(Ended::Unfinished) => ExitCode::from(EXIT_FAILURE),
         Err(e) => {
             complain(&e);
             ExitCode::from(if e.is_config() { EXIT_USAGE } else { EXIT_FAILURE })
@@ -35,7 +36,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Result<(), StartError> {
+fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Result<Ended, StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
         let running = app::start(loaded, settings, logging, engine.handle()).await?;
@@ -43,8 +44,7 @@ fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Re
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));
         }
-        running.until_stopped().await;
-        Ok(())
+        Ok(running.until_stopped().await)
     });
     // Whatever still runs there was told to stop and did not.
     engine.shutdown_background();

@@ -105,17 +105,28 @@ pub struct LogOptions {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stop {
+    /// Time in which all is served on although `/readyz` says that it ends, so that balancers send nobody new; half of the
+    /// deadline at most. 0 = none.
+    #[serde(deserialize_with = "units::duration")]
+    pub drain_delay: Duration,
     /// Time over which open streams end, so that their readers do not all come back at once; never past the deadline.
     #[serde(deserialize_with = "units::duration")]
     pub drain_spread: Duration,
     /// Time after which whatever is left is cut.
     #[serde(deserialize_with = "units::duration")]
     pub deadline: Duration,
+    /// A Unix socket where the next server gets the listening sockets of this one, and this one then stops. Not given: none.
+    pub handover_socket: Option<PathBuf>,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { drain_spread: Duration::from_secs(10), deadline: Duration::from_secs(30) }
+        Self {
+            drain_delay: Duration::from_secs(5),
+            drain_spread: Duration::from_secs(10),
+            deadline: Duration::from_secs(30),
+            handover_socket: None,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
             faults.push((key.to_owned(), fault.to_owned()));
         }
     };
-    let Config { http, admin, catalog, schema, hub, intake, limits, health, .. } = config;
+    let Config { http, admin, catalog, schema, hub, intake, limits, stop, health, .. } = config;
     check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
     check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
@@ -39,6 +39,9 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("admin.token", token_is_right, "fewer than 16 bytes, or others than printable ASCII without spaces");
     let socket_is_right = admin.socket.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
     check("admin.socket", socket_is_right, "empty: name a file, such as /run/sluice/admin.sock");
+    let handover_is_right = stop.handover_socket.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
+    check("stop.handover_socket", handover_is_right, "empty: name a file, such as /run/sluice/handover.sock");
+    check("stop.deadline", !stop.deadline.is_zero(), "0: nothing could be finished");
     let place = catalog.place().err().unwrap_or_default();
     check("catalog.source", place.is_empty(), &place);
     let service_is_right = catalog.destination_event_service.as_deref().is_none_or(is_service);

@@ -265,6 +265,7 @@ fn the_sample_file_shows_every_key_and_its_default() {
         "limits.streams_total",
         "log.kafka.group_id",
         "log.kafka.properties.security.protocol",
+        "stop.handover_socket",
     ];
     assert_eq!(examples, without_default);
 }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use actix_http::{HttpService, Protocol};
-use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
@@ -21,6 +20,7 @@ use super::client_ip::{Told, proxy};
 use super::handover::{Conn, Handover};
 use super::quiet::{Busy, Quiet};
 use crate::limits::{ClientIpHeader, Limits, Place};
+use crate::shutdown::{Stage, Stop};
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
@@ -53,12 +53,12 @@ impl Default for Times {
     }
 }
 
-/// The whole pipeline. Once `stopping`, idle connections close, and busy ones after their answer.
+/// The whole pipeline. When a stop finishes what is under way, idle connections close, and busy ones after their answer.
 pub(super) fn pipeline<T, B>(
     app: App<T>,
     limits: Limits,
     times: Times,
-    stopping: GracefulShutdownSignal,
+    stop: Stop,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()>
 where
     T: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
@@ -66,16 +66,21 @@ where
     T::Future: 'static,
     B: MessageBody + 'static,
 {
+    let of_connections = stop.clone();
     let http = HttpService::build()
         .client_request_timeout(times.head)
         .client_disconnect_timeout(LINGER)
         .keep_alive(times.idle)
         .h1_allow_half_closed(false)
-        // Without it a stop waits for every idle connection to time out. Hidden in actix-http's docs, but what actix-web's
-        // own server calls: where a release took it away, this would not compile.
+        // Only wakes the connection, which then sees for itself ([`Conn`] reads): where it said more, actix would drop a
+        // request that is in the socket already. Hidden in actix-http's docs, but what actix-web's own server calls:
+        // where a release took it away, this would not compile.
         .graceful_shutdown_signal(move || {
-            let stopping = stopping.clone();
-            async move { stopping.notified().await }
+            let mut stop = of_connections.clone();
+            async move {
+                stop.reached(Stage::Finishing).await;
+                std::future::pending().await
+            }
         })
         .on_connect_ext(|conn: &Conn, data| {
             data.insert::<Handover>(conn.handover());
@@ -85,14 +90,14 @@ where
             }
         })
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
-    fn_service(move |io| accept(io, limits.clone(), times)).map_err(|_| ()).and_then(http.map_err(|_| ()))
+    fn_service(move |io| accept(io, limits.clone(), times, stop.clone())).map_err(|_| ()).and_then(http.map_err(|_| ()))
 }
 
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
 /// Closed where there are too many, and those who are gone already.
-async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<Accepted> {
+async fn accept(mut io: TcpStream, limits: Limits, times: Times, stop: Stop) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
     let of_probe = limits.connect_probe(peer);
@@ -119,7 +124,7 @@ async fn accept(mut io: TcpStream, limits: Limits, times: Times) -> io::Result<A
             place = counted(&limits, client, times.refused).await?;
         }
     }
-    Ok((Conn::new(io, Quiet::new(times.coming), told, place), Protocol::Http1, Some(peer)))
+    Ok((Conn::new(io, Quiet::new(times.coming), told, place, stop), Protocol::Http1, Some(peer)))
 }
 
 /// One too many waits a moment for its end, where there is room for that: it costs a socket, and its client a connection.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, interval, timeout};
 use super::conn::{self, Times};
 use super::quiet::Busy;
 use crate::limits::{Descriptors, Limits, Options};
+use crate::shutdown::Shutdown;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
@@ -29,15 +30,14 @@ fn serve(times: Times, limits: &Limits) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = Server::build().disable_signals().workers(1);
-    let stopping = server.graceful_shutdown_signal();
-    let limits = limits.clone();
+    let (limits, stop) = (limits.clone(), Shutdown::default().watcher());
     let server = server.listen("test", listener, move || {
         let busy = from_fn(async |request: ServiceRequest, next: Next<_>| {
             let _answering = request.request().conn_data::<Busy>().map(Busy::begin);
             next.call(request).await
         });
         let app = App::new().wrap(busy).default_service(web::to(async || HttpResponse::Ok().body("ok")));
-        conn::pipeline(app, limits.clone(), times, stopping.clone())
+        conn::pipeline(app, limits.clone(), times, stop.clone())
     });
     actix_rt::spawn(server.expect("a server").run());
     address

@@ -5,7 +5,7 @@
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{ConnectionType, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest, web};
 
@@ -18,6 +18,7 @@ use super::held;
 use super::quiet::Busy;
 use crate::health::SECRET_HEADER;
 use crate::intake::auth::Shown;
+use crate::shutdown::Stage;
 
 /// Asked by those who decide whether this instance gets requests at all.
 const OPEN_TO_ALL: [&str; 3] = ["/healthz", "/readyz", "/health"];
@@ -29,13 +30,19 @@ pub(super) async fn enter(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     // Until it has its answer, what comes is its body, which has a time of its own.
     let _answering = request.conn_data::<Busy>().map(Busy::begin);
-    if OPEN_TO_ALL.contains(&request.path()) {
-        return next.call(request).await;
+    let looked = match OPEN_TO_ALL.contains(&request.path()) {
+        true => Ok(()),
+        false => look(request.request(), &services),
+    };
+    let mut answer = match looked {
+        Ok(()) => next.call(request).await?,
+        Err(refusal) => refuse(request, &services, &refusal).await,
+    };
+    if services.stop.stage() > Stage::Running {
+        // Whoever keeps the connection for later asks elsewhere then.
+        answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
-    match look(request.request(), &services) {
-        Ok(()) => next.call(request).await,
-        Err(refusal) => Ok(refuse(request, &services, &refusal).await),
-    }
+    Ok(answer)
 }
 
 fn look(request: &HttpRequest, services: &Services) -> Result<(), Refusal> {

@@ -45,6 +45,7 @@ pub(super) async fn post(
     services: web::Data<Services>,
     room: web::Data<Room>,
 ) -> HttpResponse {
+    let _under_way = services.posts.begin();
     let bytes_max = services.intake.options().body_bytes_max();
     let limits = body::Limits {
         bytes: bytes_max,
@@ -71,6 +72,7 @@ pub(super) async fn post(
 
 /// As if the events that are configured for this had been posted: they are appended, and read.
 pub(super) async fn post_test_events(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    let _under_way = services.posts.begin();
     let body = match services.intake.options().test_events.as_slice() {
         [] => TEST_EVENT.to_owned(),
         events => json!(events).to_string(),

@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 use super::client_ip::Told;
 use super::quiet::{Busy, Quiet};
 use crate::limits::Place;
+use crate::shutdown::{Stage, Stop};
 
 /// What is kept of one connection. An answer that does not fit (because of others before it, which actix has not sent
 /// yet) is not kept: it goes out at once, and the closure gets an empty list.
@@ -72,12 +73,13 @@ pub(super) struct Conn {
     told: Option<Told>,
     /// Goes with the socket: a stream, which is counted as such, gives it back, and who only waits for an answer keeps it.
     place: Option<Place>,
+    stop: Stop,
 }
 
 impl Conn {
-    /// `told`: whom a proxy has named as its client; `quiet` says when it is given up.
-    pub(super) fn new(io: TcpStream, quiet: Quiet, told: Option<Told>, place: Place) -> Self {
-        Self { io: Some(io), handover: Handover::default(), quiet, told, place: Some(place) }
+    /// `told`: whom a proxy has named as its client; `quiet` says when it is given up, `stop` when it closes while it is idle.
+    pub(super) fn new(io: TcpStream, quiet: Quiet, told: Option<Told>, place: Place, stop: Stop) -> Self {
+        Self { io: Some(io), handover: Handover::default(), quiet, told, place: Some(place), stop }
     }
 
     pub(super) fn handover(&self) -> Handover {
@@ -113,6 +115,10 @@ impl AsyncRead for Conn {
             Poll::Ready(_) => self.quiet.came(),
             Poll::Pending if self.quiet.poll_too_long(cx).is_ready() => {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // What has come is answered first: only a connection with nothing in it ends here.
+            Poll::Pending if self.stop.stage() >= Stage::Finishing && self.quiet.is_idle() => {
+                return Poll::Ready(Ok(()));
             }
             Poll::Pending => {}
         }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_server::{Server, ServerHandle};
+use actix_web::dev::ServiceRequest;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,7 +14,9 @@ use tokio::time::{Duration, timeout};
 
 use super::conn::{self, Times};
 use super::handover::{Handover, HandoverBody, KEPT_BYTES_MAX};
+use super::quiet::Busy;
 use crate::limits::Limits;
+use crate::shutdown::{Shutdown, Stage};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GET: &str = "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -74,6 +78,7 @@ struct Host {
     waiting: mpsc::Receiver<()>,
     gone: mpsc::Receiver<&'static str>,
     server: ServerHandle,
+    shutdown: Shutdown,
 }
 
 impl Host {
@@ -85,16 +90,22 @@ impl Host {
         let gate = Arc::new(Semaphore::new(open_for));
         let probe = Probe { gate: gate.clone(), waiting, gone };
         let server = Server::build().disable_signals().workers(1);
-        let stopping = server.graceful_shutdown_signal();
+        let shutdown = Shutdown::default();
+        let stop = shutdown.watcher();
         let server = server.listen("test", listener, move || {
-            let app = App::new().app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
+            let busy = from_fn(async |request: ServiceRequest, next: Next<_>| {
+                let _answering = request.request().conn_data::<Busy>().map(Busy::begin);
+                next.call(request).await
+            });
+            let app =
+                App::new().wrap(busy).app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
             let app = app.route("/kept/{size}", web::get().to(kept));
-            conn::pipeline(app, Limits::none(), Times::default(), stopping.clone())
+            conn::pipeline(app, Limits::none(), Times::default(), stop.clone())
         });
         let server = server.expect("a server").run();
         let handle = server.handle();
         actix_rt::spawn(server);
-        Self { address, gate, waiting: waits, gone: ends, server: handle }
+        Self { address, gate, waiting: waits, gone: ends, server: handle, shutdown }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -184,6 +195,7 @@ fn a_stop_does_not_wait_for_idle_connections() {
         let mut busy = host.connect().await;
         busy.write_all(GET.as_bytes()).await.expect("a reading server");
         timeout(PATIENCE, host.waiting.recv()).await.expect("a handler in time");
+        host.shutdown.advance(Stage::Finishing);
         let stopping = actix_rt::spawn(host.server.stop(true));
         read_to_end(idle).await;
         host.gate.add_permits(1);

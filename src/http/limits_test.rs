@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::{Options, Patience, Services, panics, serve};
+use super::{Options, Patience, Posts, Services, panics, serve};
 use crate::catalog::{Catalog, Live};
 use crate::fetch::Fetcher;
 use crate::health::{self, Health, SECRET_HEADER, Secret, Sides};
@@ -77,6 +77,7 @@ impl Host {
             limits,
             probe: Secret::new(),
             patience: Patience::new(shutdown.watcher(), 1024),
+            posts: Posts::default(),
             end_spread: Duration::ZERO,
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

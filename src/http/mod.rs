@@ -5,8 +5,8 @@
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `head` and `sse` its bytes
 //! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
 //!   those that look like a stream
-//! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told;
-//!   `configs` their streams' settings
+//! - `events` the producers', with `query` what they ask for, `body` what they send, `sentence` what they are told, `posts`
+//!   those that wait for it; `configs` their streams' settings
 //! - `openapi` what the service says of itself; `doc` the same as a page, and the front door
 //! - `health` the verdict; `info` the small answers; `cors` what browsers need to be told
 //! - `watched` how long requests take; `panics` what becomes of one whose handler fails
@@ -33,6 +33,7 @@ mod openapi;
 mod options;
 mod panics;
 mod patience;
+mod posts;
 mod query;
 mod quiet;
 mod reader;
@@ -79,11 +80,12 @@ use crate::schema::Schemas;
 use crate::shutdown::Stop;
 
 pub use self::admin::{
-    AdminSocket, CatalogBecame, Doors, Logging, Operators, Reload, Reloaded, Render, RenderError, Served, is_token,
+    CatalogBecame, Doors, Logging, Operators, PrivateSocket, Reload, Reloaded, Render, RenderError, Served, is_token,
     serve as serve_admin,
 };
 pub use self::options::{Half, Options};
 pub use self::patience::Patience;
+pub use self::posts::Posts;
 
 /// Connections of one worker that are being closed because there are too many.
 const REFUSED_AT_ONCE_MAX: usize = 4096;
@@ -106,6 +108,8 @@ pub struct Services {
     pub probe: Secret,
     /// With readers who keep being refused.
     pub patience: Patience,
+    /// Those that a stop waits for.
+    pub posts: Posts,
     /// Time over which open streams end at a stop.
     pub end_spread: Duration,
 }
@@ -121,7 +125,6 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
     if options.workers > 0 {
         server = server.workers(options.workers);
     }
-    let stopping = server.graceful_shutdown_signal();
     let served = options.serve.clone();
     let room = body::Room::new(services.intake.options().max_inflight_bytes);
     let specification = openapi::Specification::new(&services, &options.serve);
@@ -129,7 +132,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
         let worker = services.hub.worker(services.end_spread);
         actix_rt::spawn(worker.clone().run());
         let services = web::Data::new(services.clone());
-        let (limits, door) = (services.limits.clone(), services.clone());
+        let (limits, stop, door) = (services.limits.clone(), services.stop.clone(), services.clone());
         let app = App::new()
             .app_data(services)
             .app_data(web::Data::new(worker))
@@ -140,7 +143,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             // Outermost: refusals at the door have them, too.
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
-        conn::pipeline(app, limits, Times::default(), stopping.clone())
+        conn::pipeline(app, limits, Times::default(), stop)
     })?;
     let server = server.run();
     let handle = server.handle();

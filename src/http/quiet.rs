@@ -62,6 +62,11 @@ impl Quiet {
         self.busy.clone()
     }
 
+    /// Whether it waits for its next request, of which nothing has come.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.busy.0.get(), Phase::Idle)
+    }
+
     /// Bytes have come or gone. The timer is put off only when it fires: this happens at every read and write.
     pub(super) fn moved(&mut self) {
         self.moved = Instant::now();

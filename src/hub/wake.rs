@@ -252,14 +252,14 @@ impl Worker {
         }
     }
 
-    /// Ends a share of the readers at every tick; at the deadline all that are left. New ones end at once.
+    /// Ends a share of the readers at every tick; all that are left where the stop is in a hurry. New ones end at once.
     async fn end_readers(&self, mut stop: Stop) {
         let ticks = (self.end_spread.as_millis() / END_TICK.as_millis()).max(1);
         let mut tick = tokio::time::interval(END_TICK);
         for left in (1..=ticks).rev() {
             tokio::select! {
                 _ = tick.tick() => self.end_share(usize::try_from(left).unwrap_or(usize::MAX)),
-                () = stop.reached(Stage::Over) => break,
+                () = stop.reached(Stage::EndAtOnce) => break,
             }
         }
         loop {

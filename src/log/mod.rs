@@ -83,6 +83,9 @@ pub trait Log: Send + Sync {
     /// Whether the log answers now.
     async fn check(&self) -> Result<(), ReadError>;
 
+    /// Finishes what was appended; appends after it are refused, and reads go on. The first half of [`Log::close`].
+    async fn finish(&self) {}
+
     /// Finishes what was appended and gives back what the log holds; appends after it are refused.
     async fn close(&self);
 

@@ -1,5 +1,6 @@
 //! What must not lose or repeat an event, on real Kafka: readers that hop between servers, brokers that go away or
-//! stand still, topics that come late, more producers than fit, a server that dies while it spools.
+//! stand still, topics that come late, more producers than fit, a server that dies while it spools, servers
+//! that stop under load.
 //!
 //! - `ledger` what a reader had, what the log holds, and whether these agree
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
@@ -12,6 +13,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "another test binary uses the rest")]
+#[path = "../it/flow.rs"]
+mod flow;
 #[allow(dead_code, reason = "another test binary uses the rest")]
 #[path = "../it/raw.rs"]
 mod raw;
@@ -33,3 +37,4 @@ mod paused;
 mod replaced;
 mod scrapes;
 mod spool;
+mod stop;

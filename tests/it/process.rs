@@ -5,12 +5,13 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::engine::event_at;
 use crate::raw::Raw;
 use crate::server::{Options, Server, free_address, sluice};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, eventually};
 
 /// Runs what must end by itself.
 async fn run(command: Command) -> Output {
@@ -85,11 +86,13 @@ async fn a_post_that_was_under_way_is_answered_before_the_end() {
     let (begun, rest) = body.split_at(10);
     post.send(format!("{head} {}\r\n\r\n{begun}", body.len())).await;
     server.signal(Signal::TERM);
-    // The stop is under way when streams end.
-    stream.raw.rest().await;
+    // The stop is under way when nobody new is let in.
+    assert!(eventually(PATIENCE, async || TcpStream::connect(server.address).await.is_err()).await);
     post.send(rest).await;
     let answer = post.answer().await;
     assert_eq!(answer.status(), 201, "{answer:?}");
+    // Readers end after the last event that was accepted.
+    stream.raw.rest().await;
     assert!(server.ended().await.success());
     server.start_again().await;
     assert_eq!(server.stream("/v2/stream/test.event?since=0", "").await.event().await.json()["number"], 7);

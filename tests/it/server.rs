@@ -23,6 +23,7 @@ pub struct Options {
     listen: Option<String>,
     default_admin: bool,
     unready: bool,
+    hands_over: bool,
 }
 
 impl Options {
@@ -62,10 +63,33 @@ impl Options {
         self
     }
 
+    /// It offers its sockets to the next one on the same folder.
+    pub fn hands_over(mut self) -> Self {
+        self.hands_over = true;
+        self
+    }
+
     /// `start` does not wait until the server is ready, only until it listens.
     pub fn unready(mut self) -> Self {
         self.unready = true;
         self
+    }
+}
+
+/// A process whose place another one has taken. Killed when it is dropped.
+pub struct Left(Child);
+
+impl Left {
+    /// Waits until it is gone.
+    pub async fn ended(&mut self) -> ExitStatus {
+        until_ended(&mut self.0).await.expect("it ends")
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -121,13 +145,21 @@ impl Server {
 
     /// Waits until the process is gone.
     pub async fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        let gone = eventually(PATIENCE, || {
-            status = self.process.try_wait().expect("a child");
-            ready(status.is_some())
-        });
-        assert!(gone.await, "the server does not end; its log:\n{}", self.stderr());
-        status.expect("it is gone")
+        let status = until_ended(&mut self.process).await;
+        status.unwrap_or_else(|| panic!("the server does not end; its log:\n{}", self.stderr()))
+    }
+
+    /// Another process takes over from this one, which is brought back. Returns when the other one serves.
+    pub async fn hand_over(&mut self) -> Left {
+        let next = spawn(&self.options, &self.folder, &self.address.to_string());
+        let before = Left(std::mem::replace(&mut self.process, next));
+        self.until_it_serves().await;
+        before
+    }
+
+    /// The arguments, environment and files with which it was started, for another process.
+    pub fn command(&self) -> Command {
+        command(&self.options, &self.folder, &self.address.to_string())
     }
 
     pub fn pid(&self) -> u32 {
@@ -242,7 +274,21 @@ impl Drop for Server {
     }
 }
 
+async fn until_ended(process: &mut Child) -> Option<ExitStatus> {
+    let mut status = None;
+    eventually(PATIENCE, || {
+        status = process.try_wait().expect("a child");
+        ready(status.is_some())
+    })
+    .await;
+    status
+}
+
 fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
+    command(options, folder, listen).spawn().expect("the server's binary runs")
+}
+
+fn command(options: &Options, folder: &TempDir, listen: &str) -> Command {
     let path = |name: &str| folder.path().join(name);
     let mut command = sluice();
     command.args(["--listen", listen, "--data"]).arg(path("data"));
@@ -258,18 +304,22 @@ fn spawn(options: &Options, folder: &TempDir, listen: &str) -> Child {
     if options.config.is_some() {
         command.arg("--config").arg(path("sluice.toml"));
     }
+    if options.hands_over {
+        command.env("SLUICE__STOP__HANDOVER_SOCKET", path("handover.sock"));
+    }
     command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     // Files and no pipes: nobody has to read them, and the last words of a killed server stay. stdout is this life's.
     let stderr = File::options().create(true).append(true).open(path("stderr")).expect("a file");
     command.stdout(File::create(path("stdout")).expect("a file")).stderr(stderr);
-    command.stdin(Stdio::null()).spawn().expect("the server's binary runs")
+    command.stdin(Stdio::null());
+    command
 }
 
 /// The binary, with streams that end at once when it stops, and without the limits of one client: all that a test does
 /// comes from one address. (Tests of the limits set them.)
 pub fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.env("SLUICE__STOP__DRAIN_SPREAD", "0s");
+    command.env("SLUICE__STOP__DRAIN_DELAY", "0s").env("SLUICE__STOP__DRAIN_SPREAD", "0s");
     for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
         command.env(format!("SLUICE__LIMITS__{limit}"), "0");
     }

@@ -47,7 +47,7 @@ pub use self::access::is_token;
 pub use self::levels::Logging;
 pub use self::metrics::{Render, RenderError};
 pub use self::reload::{CatalogBecame, Reload, Reloaded};
-pub use self::socket::AdminSocket;
+pub use self::socket::PrivateSocket;
 
 /// What the operators' routes call.
 pub struct Operators {
@@ -64,15 +64,15 @@ pub struct Operators {
 #[derive(Default)]
 pub struct Doors {
     pub tcp: Option<TcpListener>,
-    pub socket: Option<AdminSocket>,
+    pub socket: Option<PrivateSocket>,
 }
 
 /// A listener that serves until its handle is told to stop.
 pub struct Served {
     pub address: Option<SocketAddr>,
     pub handle: ServerHandle,
-    /// Removed with this.
-    _socket: Option<AdminSocket>,
+    /// Its file is removed with this.
+    pub socket: Option<PrivateSocket>,
 }
 
 /// Serves at these doors; none if there are none.
@@ -109,7 +109,7 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
     let server = server.run();
     let handle = server.handle();
     actix_rt::spawn(server);
-    Ok(Some(Served { address, handle, _socket: doors.socket }))
+    Ok(Some(Served { address, handle, socket: doors.socket }))
 }
 
 /// Every route of the operators' listener. The first four are everybody's.

@@ -1,10 +1,11 @@
-//! The Unix socket: private from its first moment, and removed when the server stops.
+//! A Unix socket: private from its first moment, and removed when the server stops. That of the operators, and any other.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -15,13 +16,15 @@ const MODE: u32 = 0o600;
 const BACKLOG: i32 = 128;
 
 /// A listening socket. Its file is removed with this, unless it is another one's by then.
-pub struct AdminSocket {
+pub struct PrivateSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: (u64, u64),
+    /// Whether its file is to stay: another process listens on it now.
+    given: AtomicBool,
 }
 
-impl AdminSocket {
+impl PrivateSocket {
     /// Takes the place of a socket that nobody listens on any more; of nothing else. Blocks.
     pub fn bind(path: &Path) -> io::Result<Self> {
         make_room(path)?;
@@ -36,22 +39,39 @@ impl AdminSocket {
         }
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { listener: socket.into(), path: path.to_owned(), inode: (file.dev(), file.ino()) })
+        Ok(Self::of(socket.into(), path, &file))
+    }
+
+    /// One that another process has bound to this path, and passed.
+    pub fn passed(listener: UnixListener, path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::of(listener, path, &file))
+    }
+
+    fn of(listener: UnixListener, path: &Path, file: &fs::Metadata) -> Self {
+        Self { listener, path: path.to_owned(), inode: (file.dev(), file.ino()), given: AtomicBool::new(false) }
+    }
+
+    /// Another process has it now, and its file.
+    pub fn give_away(&self) {
+        self.given.store(true, Ordering::Release);
     }
 
     /// For the server, which owns what it listens on.
-    pub(super) fn listener(&self) -> io::Result<UnixListener> {
+    pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
 
-impl Drop for AdminSocket {
+impl Drop for PrivateSocket {
     fn drop(&mut self) {
         let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.inode;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
+        if !self.given.load(Ordering::Acquire)
+            && fs::symlink_metadata(&self.path).is_ok_and(is_ours)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(%error, path = %self.path.display(), "the operators' socket stays behind");
+            tracing::warn!(%error, path = %self.path.display(), "a private socket stays behind");
         }
     }
 }
@@ -80,18 +100,18 @@ mod tests {
     fn a_dead_socket_is_replaced_and_a_live_one_or_another_file_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("admin.sock");
-        let socket = AdminSocket::bind(&path).expect("a socket");
+        let socket = PrivateSocket::bind(&path).expect("a socket");
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, MODE);
-        assert!(AdminSocket::bind(&path).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse));
+        assert!(PrivateSocket::bind(&path).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse));
         drop(socket);
         assert!(!path.exists(), "it is removed");
         drop(UnixListener::bind(&path).expect("a socket that stays behind"));
-        let socket = AdminSocket::bind(&path).expect("a socket in its place");
+        let socket = PrivateSocket::bind(&path).expect("a socket in its place");
         fs::remove_file(&path).expect("removed by somebody");
         fs::write(&path, "another one's").expect("a file");
         drop(socket);
         assert!(path.exists(), "what is not ours stays");
-        assert!(AdminSocket::bind(&path).is_err());
-        assert!(AdminSocket::bind(&folder.path().join("no").join("folder")).is_err());
+        assert!(PrivateSocket::bind(&path).is_err());
+        assert!(PrivateSocket::bind(&folder.path().join("no").join("folder")).is_err());
     }
 }

@@ -162,6 +162,10 @@ impl Log for KafkaLog {
         self.reads.check().await
     }
 
+    async fn finish(&self) {
+        self.producer.close().await;
+    }
+
     async fn close(&self) {
         let running = {
             let mut tails = self.tails.lock();

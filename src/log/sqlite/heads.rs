@@ -19,7 +19,8 @@ pub(super) struct Head {
     pub(super) time_max: Timestamp,
 }
 
-/// The committed end of every topic. Only the writer advances it, after a commit: what stands here can be read.
+/// The committed end of every topic. Only the writer advances it, after a commit, or who waits to
+/// be it: what stands here can be read.
 pub(super) struct Heads {
     topics: RwLock<HashMap<Topic, Head>>,
     commits: watch::Sender<()>,
@@ -27,17 +28,13 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut statement = connection.prepare("SELECT name, id, next FROM topics")?;
-        let rows = statement.query_map([], |row| {
-            let name: String = row.get(0)?;
-            Ok((Topic::new(&name), TopicId(row.get(1)?), Offset(row.get(2)?)))
-        })?;
-        let topics = rows.map(|row| {
-            let (topic, id, next) = row?;
-            Ok((topic, load_head(connection, id, next)?))
-        });
-        let topics = topics.collect::<rusqlite::Result<_>>()?;
-        Ok(Self { topics: RwLock::new(topics), commits: watch::Sender::new(()) })
+        Ok(Self { topics: RwLock::new(read(connection)?), commits: watch::Sender::new(()) })
+    }
+
+    /// Where another process writes, or has written until now.
+    pub(super) fn load_again(&self, connection: &Connection) -> rusqlite::Result<()> {
+        self.advance(read(connection)?);
+        Ok(())
     }
 
     pub(super) fn get(&self, topic: &Topic) -> Option<Head> {
@@ -60,6 +57,19 @@ impl Heads {
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.commits.subscribe()
     }
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<HashMap<Topic, Head>> {
+    let mut statement = connection.prepare("SELECT name, id, next FROM topics")?;
+    let rows = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        Ok((Topic::new(&name), TopicId(row.get(1)?), Offset(row.get(2)?)))
+    })?;
+    let topics = rows.map(|row| {
+        let (topic, id, next) = row?;
+        Ok((topic, load_head(connection, id, next)?))
+    });
+    topics.collect()
 }
 
 /// A topic without records has forgotten its largest time, and rightly so: it only has to grow over the records that

@@ -5,6 +5,7 @@
 //! - `schema` the file's tables and settings; what else may be found in its place
 //! - `queue` batches on their way to the writer, bounded
 //! - `writer` the one thread that writes: what waits is one transaction, acknowledged after its commit
+//! - `successor` a writer that waits for the process before it
 //! - `group` that transaction
 //! - `heads` which topics exist and where they end; wakes the tails
 //! - `retention` the oldest records go, in small steps between the writer's transactions
@@ -26,6 +27,7 @@ mod query;
 mod queue;
 mod retention;
 mod schema;
+mod successor;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -50,15 +53,16 @@ use crate::model::{NewRecord, Offset, Partition, Timestamp, Topic};
 use heads::Heads;
 use lock::FolderLock;
 use pool::Pool;
-use queue::Queue;
+use queue::{Job, Queue};
 use retention::Retention;
+use successor::Successor;
 use tail::SqliteTail;
 use world::World;
 use writer::Writer;
 
 /// The only partition of a topic here.
 const PARTITION: i32 = 0;
-/// Longest wait of [`Log::close`] for what was appended before it.
+/// Longest wait of [`Log::finish`] and [`Log::close`] for what was appended before it.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The section `log.sqlite`.
@@ -148,10 +152,42 @@ impl SqliteLog {
         let heads = Arc::new(heads);
         let retention = Retention::new(&options);
         let writer = Writer::new(connection, heads.clone(), retention, world, options.free_bytes_min, lock);
+        Self::start(file, heads, move |jobs| writer.run(Vec::new(), jobs))
+    }
+
+    /// The same where another process may still write here, and is about to end: what is there can be read, and what is
+    /// appended waits, for as long as appends may wait, until the folder is free.
+    pub fn open_after(folder: &Path, options: Options, topics: &[Topic]) -> Result<Self, OpenError> {
+        match Self::open_with(folder, options.clone(), topics) {
+            Err(OpenError::InUse { .. }) => {}
+            opened => return opened,
+        }
+        let file = folder.join(schema::FILE_NAME);
+        let successor = Successor::new(folder, World::real(folder), options, topics)?;
+        Self::start(file, successor.heads(), move |jobs| successor.run(jobs))
+    }
+
+    fn start(
+        file: PathBuf,
+        heads: Arc<Heads>,
+        write: impl FnOnce(&Receiver<Job>) + Send + 'static,
+    ) -> Result<Self, OpenError> {
         let (queue, jobs) = Queue::new();
         let thread = thread::Builder::new().name("sluice-log".to_owned());
-        let writer = thread.spawn(move || writer.run(&jobs)).map_err(OpenError::Thread)?;
+        let writer = thread.spawn(move || write(&jobs)).map_err(OpenError::Thread)?;
         Ok(Self { pool: Arc::new(Pool::new(&file)), file, queue, heads, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Until what was appended is written, and the folder is given back.
+    async fn until_written(&self) {
+        self.queue.close();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let joined = tokio::task::spawn_blocking(move || writer.join());
+            if tokio::time::timeout(CLOSE_WAIT_MAX, joined).await.is_err() {
+                tracing::warn!("the log's writer still works after {CLOSE_WAIT_MAX:?}; not waited for any longer");
+            }
+        }
     }
 
     /// Deletes what retention must delete now, gives its space back, and returns when that is done. It happens by
@@ -217,15 +253,12 @@ impl Log for SqliteLog {
         self.pool.ask(query::check).await
     }
 
+    async fn finish(&self) {
+        self.until_written().await;
+    }
+
     async fn close(&self) {
-        self.queue.close();
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
-            let joined = tokio::task::spawn_blocking(move || writer.join());
-            if tokio::time::timeout(CLOSE_WAIT_MAX, joined).await.is_err() {
-                tracing::warn!("the log's writer still works after {CLOSE_WAIT_MAX:?}; not waited for any longer");
-            }
-        }
+        self.until_written().await;
         self.pool.close();
     }
 

@@ -88,7 +88,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-fn require_ours(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+pub(super) fn require_ours(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let number = |name| pragma(connection, name).map_err(|cause| open_error(file, cause));
     if number("application_id")? != i64::from(APPLICATION_ID) {
         let cause = "it is a database of another program".to_owned();

@@ -40,11 +40,13 @@ impl Writer {
         Self { connection, heads, retention, world, free_bytes_min, refusing: false, _lock: lock }
     }
 
-    /// Until the queue is closed and empty.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+    /// Those that have waited, and then until the queue is closed and empty.
+    pub(super) fn run(mut self, waited: Vec<Job>, jobs: &Receiver<Job>) {
+        self.work(waited.into_iter());
         loop {
             match jobs.recv_timeout(self.retention.wait()) {
-                Ok(job) => self.work(job, jobs),
+                // The job and all that waits behind it. Ends because a batch keeps its room until it is answered.
+                Ok(job) => self.work(std::iter::once(job).chain(jobs.try_iter())),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -52,10 +54,9 @@ impl Writer {
         }
     }
 
-    /// The job and all that waits behind it. Ends because a batch keeps its room in the queue until it is answered.
-    fn work(&mut self, first: Job, jobs: &Receiver<Job>) {
+    fn work(&mut self, jobs: impl Iterator<Item = Job>) {
         let mut batches = Vec::new();
-        for job in std::iter::once(first).chain(jobs.try_iter()) {
+        for job in jobs {
             match job {
                 Job::Append(batch) => batches.push(batch),
                 Job::Retain(done) => self.retention.ask(done),
