@@ -124,8 +124,12 @@ impl Running {
     /// What the successor serves on is its own now.
     async fn hand_over(&mut self, taken: &[Name]) {
         tracing::info!("a successor serves: this server hands over to it");
-        self.times.delay = Duration::ZERO;
-        self.public_socket.set_shared(taken.contains(&Name::Public));
+        // Where it listens elsewhere, whoever comes here has to learn that first.
+        let is_there = taken.contains(&Name::Public);
+        self.public_socket.set_shared(is_there);
+        if is_there {
+            self.times.delay = Duration::ZERO;
+        }
         if let Some(operators) = &self.operators {
             if taken.contains(&Name::Admin) {
                 operators.handle.pause().await;

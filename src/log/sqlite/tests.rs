@@ -1,5 +1,7 @@
 //! What is this engine's alone; what all engines promise is in `tests/log`.
 
+mod successor;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
