@@ -110,7 +110,7 @@ fn environment_values_are_what_their_key_needs() {
         ("SLUICE__HTTP__SERVE", "out"),
         ("SLUICE__INTAKE__TOPIC_PREFIX", "123"),
         ("SLUICE__LOG__KAFKA__BOOTSTRAP_SERVERS", "a:1, b:2"),
-        ("SLUICE__LOG__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
+        ("SLUICE__LOG__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "plaintext"),
         ("SLUICE__LOG__KAFKA__PROPERTIES__SASL__USERNAME", "me"),
         ("SLUICE__CATALOG__SOURCE", ""),
     ];
@@ -119,7 +119,7 @@ fn environment_values_are_what_their_key_needs() {
     assert_eq!(config.http.serve, [http::Half::Out]);
     assert_eq!(config.intake.topic_prefix.as_deref(), Some("123"));
     assert_eq!(config.log.kafka.bootstrap_servers, ["a:1", "b:2"]);
-    assert_eq!(config.log.kafka.properties["security.protocol"], "ssl");
+    assert_eq!(config.log.kafka.properties["security.protocol"], "plaintext");
     assert_eq!(config.log.kafka.properties["sasl.username"], "me");
     assert_eq!(config.catalog.source, None, "empty means not set");
 }

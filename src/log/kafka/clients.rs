@@ -233,6 +233,9 @@ fn set(config: &mut ClientConfig, key: &str, value: impl ToString) {
     config.set(key, value.to_string());
 }
 
+/// How librdkafka says that it was built without something.
+const NOT_BUILT: &str = "not available at build time";
+
 /// A client of this configuration. An absent broker is no fault: librdkafka connects when it can.
 pub(super) fn make<T, C>(config: &ClientConfig, context: C) -> Result<T, OpenError>
 where
@@ -242,13 +245,18 @@ where
     config.create_with_context(context).map_err(open_error)
 }
 
+fn with_cure(why: &str) -> String {
+    let cure = if why.contains(NOT_BUILT) { "; build sluice with --features tls,sasl,zstd" } else { "" };
+    format!("{why}{cure}")
+}
+
 fn open_error(fault: KafkaError) -> OpenError {
     match fault {
         // librdkafka's sentence repeats the value.
         KafkaError::ClientConfig(_, _, key, _) if is_secret(&key) => {
             OpenError::Property { key, why: "not usable".into() }
         }
-        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why: why.trim_end().to_owned() },
+        KafkaError::ClientConfig(_, why, key, _) => OpenError::Property { key, why: with_cure(why.trim_end()) },
         fault => OpenError::Client(fault.to_string()),
     }
 }
