@@ -169,7 +169,6 @@ impl Running {
             () = asked_again => tracing::info!("a third signal: what is left is cut"),
         }
         self.shutdown.advance(Stage::Over);
-        // Together: what goes from the spool to a log that is away ends with the log.
         let closed = join(self.intake.close(), self.store.close());
         let closed = timeout_at(begun + self.times.deadline, closed).await;
         if let Some(operators) = self.operators {
@@ -238,7 +237,8 @@ impl Steps<'_> {
             sleep(POLL).await;
         }
         self.intake.drained().await;
-        self.store.finish().await;
+        // Together: what goes from the spool to a log that is away ends with the log. A successor may have both files now.
+        join(self.intake.close(), self.store.finish()).await;
     }
 
     /// Readers, and those who wait for a refusal: their tasks live on the server's workers, and would be cut with them.
