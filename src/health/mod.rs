@@ -122,7 +122,7 @@ impl Health {
         let (in_use, most) = (self.0.limits.streams_in_use(), self.0.limits.streams_total());
         match trip {
             _ if !self.0.gives_out => (State::NotExposed, "http.serve has no \"out\": nothing is read here".to_owned()),
-            Some(Trip::Failed { why, .. }) => (State::Stalled, format!("a stream does not open: {why}")),
+            Some(Trip::Failed { why, .. }) => (State::Stalled, format!("a canary was lost on its way: {why}")),
             _ if in_use >= most => (State::Full, format!("all {most} streams are in use")),
             Some(Trip::Made { .. } | Trip::Half { .. }) => {
                 (State::Quiet, format!("streams open; {in_use} of {most} are in use"))
