@@ -475,6 +475,35 @@ mod tests {
     }
 
     #[test]
+    fn sluice_itself_is_over_no_limit_and_in_no_account() {
+        let limits = limits(
+            "streams_total = 1\nnew_streams_per_minute = 1\nposts_per_second = 1\npost_bytes_per_second = 1\nbytes_out_per_second = 1",
+        );
+        limits.deny().add("127.0.0.0/8", "", None).expect("denied");
+        let own = limits.own([127, 0, 0, 1].into());
+        for _ in 0..100 {
+            drop(limits.enter(&own, true).expect("a place"));
+            assert!(limits.post(&own).is_ok() && limits.post_bytes(&own, 0..1_000).is_ok());
+            assert!(limits.pace(&own, 1_000).is_none() && limits.denied(&own).is_none());
+            limits.ledger().note(&own.key, Did::Opened);
+        }
+        assert!(limits.denied(&limits.asker(own.address, None)).is_some(), "others from there are");
+        let accounts = limits.ledger().accounts();
+        assert!(accounts.iter().all(|account| account.client.as_ref() != Some(&own.key)), "{accounts:?}");
+    }
+
+    #[test]
+    fn several_probes_are_expected_at_once_and_as_many_as_there_are_places() {
+        let limits = Limits::with(Options::default(), FEW, Deny::forgetful());
+        let from = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        (1..=4).for_each(|port| limits.expect_probe(port));
+        let _one = limits.connect_probe(from(3)).expect("a place");
+        (5..=9).for_each(|port| limits.expect_probe(port));
+        assert!(limits.connect_probe(from(9)).is_some(), "the newest is expected");
+        assert!(limits.connect_probe(from(0)).is_none());
+    }
+
+    #[test]
     fn who_is_denied_takes_no_connection_from_anybody() {
         let limits = Limits::with(Options::default(), FEW, Deny::forgetful());
         for host in 1..=3 {

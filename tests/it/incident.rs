@@ -1,5 +1,5 @@
-//! June 2019, replayed: one address takes every stream that the host has. The probe still gets in and says what is wrong,
-//! the operator sees who it is and denies it, and everybody else is served again: without a restart.
+//! June 2019, replayed: one address takes every stream that the host has. The canary still makes its trip, and health says
+//! what is wrong, the operator sees who it is and denies it, and everybody else is served again: without a restart.
 
 use std::net::Ipv4Addr;
 
@@ -56,6 +56,7 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
     let total = STREAMS_TOTAL.to_string();
     // The limit per client is not there, or far too high: what held in 2019.
     let options = Options::default().env("SLUICE__LIMITS__STREAMS_TOTAL", &total).env("SLUICE__HTTP__WORKERS", "4");
+    let options = options.env("SLUICE__HEALTH__CANARY_EVERY", "250ms");
     let server = Server::start(options).await;
     let pid = server.pid();
     let flows = eventually(PATIENCE, async || health(&server).await.1["state"] == "quiet").await;
@@ -73,14 +74,16 @@ async fn one_address_that_takes_every_stream_is_seen_denied_and_gone_without_a_r
     assert_eq!((plain.status(), plain.header("retry-after").is_empty()), (503, false), "{plain:?}");
     assert_eq!((&plain.json()["limit"], &plain.json()["in_use"]), (&json!(STREAMS_TOTAL), &json!(STREAMS_TOTAL)));
 
-    // The probe gets in all the same, and says what is wrong; both listeners tell.
+    // The canary makes its trip all the same, and the verdict says what is wrong; both listeners tell.
     let (status, verdict) = health(&server).await;
     assert_eq!((status, &verdict["state"]), (503, &json!("full")), "{verdict}");
     assert!(verdict["do"].as_str().is_some_and(|cure| cure.contains("sluice admin")), "{verdict}");
     let since = verdict["since"].clone();
-    let probed_at = server.metric("sluice_streams_opened_total").await;
-    let probed = eventually(PATIENCE, async || server.metric("sluice_streams_opened_total").await > probed_at).await;
-    assert!(probed, "the probe has a slot of its own");
+    let made = async || server.metric("sluice_canary_seconds_count").await;
+    let before = made().await;
+    // Past the next time that its stream is opened anew.
+    let makes_it = eventually(PATIENCE, async || made().await > before + 12.0).await;
+    assert!(makes_it, "the canary has places of its own");
     let (_, verdict) = health(&server).await;
     assert_eq!((&verdict["state"], &verdict["since"]), (&json!("full"), &since), "{verdict}");
     let public = Raw::as_somebody_new(server.address).await.get("/health", "").await;

@@ -147,6 +147,8 @@ async fn forwarded_and_x_client_ip_are_read_where_they_are_asked_for() {
 #[tokio::test]
 async fn what_a_proxy_says_and_nobody_can_read_is_refused_wherever_it_asks_but_for_its_own_health() {
     let mut seeing = Seeing::start("x-forwarded-for", &[]).await;
+    let is_well = eventually(PATIENCE, async || seeing.server.get("/health").await.status() == 200).await;
+    assert!(is_well, "{}", seeing.server.stderr());
     let mut raw = seeing.connect(PROXY).await;
     for garbage in ["garbage", "198.51.100.7, 300.1.1.1", "198.51.100.7, [2001:db8::7", "1.1.1.1:99999"] {
         let headers = format!("X-Forwarded-For: {garbage}\r\n");

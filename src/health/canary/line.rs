@@ -137,9 +137,14 @@ mod tests {
     #[test]
     fn the_proxy_header_can_be_read() {
         for (from, to) in [("127.0.0.1:4711", "127.0.0.1:80"), ("[::1]:4711", "[::1]:80")] {
-            let line = proxy_header(from.parse().expect("an address"), to.parse().expect("an address"));
-            let header = ppp::v1::Header::try_from(line.as_str()).expect("a header");
-            assert!(header.addresses_str().starts_with(&line[11..20].trim()), "{line}");
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().expect("from"), to.parse().expect("to"));
+            let line = proxy_header(from, to);
+            let (source, port): (IpAddr, u16) = match ppp::v1::Header::try_from(line.as_str()).map(|h| h.addresses) {
+                Ok(ppp::v1::Addresses::Tcp4(of)) => (of.source_address.into(), of.source_port),
+                Ok(ppp::v1::Addresses::Tcp6(of)) => (of.source_address.into(), of.source_port),
+                other => panic!("{line}: {other:?}"),
+            };
+            assert_eq!(SocketAddr::new(source, port), from);
         }
     }
 }
