@@ -16,6 +16,7 @@
 //! - `outage` the broker goes away under a steady load, with a spool or without: nothing accepted is lost or out of order
 //! - `kafka` runs a Kafka and nothing else
 //! - `flood` what readers and producers feel of two clients that behave as badly as they can
+//! - `scrapes` what producers feel of fifty scrapes a second and one scraper who never reads
 //! - `hop` one reader hops between servers that share a log: every event exactly once
 //!
 //! Every event carries its producer, a number and the time it was sent; every reader keeps a ledger of them. So every
@@ -59,9 +60,9 @@ use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
 use crate::scenario::{
-    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, outage, paused, posts, smoke, write_loop,
+    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, outage, paused, posts, scrapes, smoke, write_loop,
 };
-use crate::server::Server;
+use crate::server::{Given, Server};
 use crate::target::{Target, parse_url};
 
 #[derive(Parser)]
@@ -130,6 +131,8 @@ enum Scenario {
     Kafka(kafka::Args),
     /// One address opens connections as fast as it can, another comes back after every refusal: what others feel of it.
     Flood(flood::Args),
+    /// What producers feel of those who look at metrics.
+    Scrapes(scrapes::Args),
     /// One reader hops between servers that share a log.
     Hop(hop::Args),
     #[command(hide = true)]
@@ -169,7 +172,9 @@ fn play(command: &Command) -> Result<Report, Failure> {
     let bootstrap = kafka.as_ref().map(|kafka| kafka.bootstrap.as_str());
     // All that is played comes from a few addresses.
     let limited = aim.config.is_some() || matches!(command.scenario, Scenario::Flood(_));
-    let server = aim.start.as_deref().map(|program| Server::start(program, aim.config.as_deref(), bootstrap, limited));
+    let catalog = matches!(command.scenario, Scenario::Scrapes(_)).then(|| scrapes::catalog(&aim.stream));
+    let given = Given { config: aim.config.as_deref(), kafka: bootstrap, catalog: catalog.as_deref(), limited };
+    let server = aim.start.as_deref().map(|program| Server::start(program, given));
     let server = server.transpose()?;
     let mut target = aim.target(server.as_ref());
     target.kafka = kafka.clone();
@@ -205,6 +210,7 @@ impl Scenario {
             Scenario::Outage(args) => outage::run(target, args).await,
             Scenario::Kafka(args) => kafka::run(target, args).await,
             Scenario::Hop(args) => hop::run(target, args).await,
+            Scenario::Scrapes(args) => scrapes::run(target, args).await,
             Scenario::Flood(args) => flood::run(target, args).await,
             Scenario::WriteLoopChild(_) | Scenario::FloodChild(_) => unreachable!("the child has no runtime"),
         }

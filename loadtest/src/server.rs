@@ -22,13 +22,20 @@ pub(crate) struct Server {
     pub(crate) admin: Option<SocketAddr>,
 }
 
+/// What a server is started with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Given<'a> {
+    pub(crate) config: Option<&'a Path>,
+    pub(crate) kafka: Option<&'a str>,
+    /// The text of a catalogue.
+    pub(crate) catalog: Option<&'a str>,
+    /// Its limits hold for us, too.
+    pub(crate) limited: bool,
+}
+
 impl Server {
-    pub(crate) fn start(
-        program: &Path,
-        config: Option<&Path>,
-        kafka: Option<&str>,
-        limited: bool,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, given: Given<'_>) -> Result<Self, Failure> {
+        let Given { config, kafka, catalog, limited } = given;
         let folder =
             std::env::temp_dir().join(format!("sluice-loadtest-{}-{:08x}", std::process::id(), fastrand::u32(..)));
         let failed = |error: std::io::Error| Failure::Start(format!("{}: {error}", program.display()));
@@ -36,6 +43,11 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
         command.args(config.iter().flat_map(|config| [Path::new("--config"), config]));
+        if let Some(catalog) = catalog {
+            let file = folder.join("streams.yaml");
+            std::fs::write(&file, catalog).map_err(failed)?;
+            command.arg("--streams").arg(file);
+        }
         if !limited {
             for limit in ["STREAMS_PER_CLIENT", "NEW_STREAMS_PER_MINUTE", "CONNECTIONS_PER_CLIENT"] {
                 command.env(format!("SLUICE__LIMITS__{limit}"), "0");

@@ -200,7 +200,7 @@ mod tests {
     async fn too_many_scrapes_at_once_are_told_so() {
         let (open, gate) = sync_channel(0);
         let (render, rendered) = odd(usize::MAX, Some(gate));
-        let first = tokio::spawn(render());
+        let first = tokio::runtime::Handle::current().spawn(render());
         while rendered.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }

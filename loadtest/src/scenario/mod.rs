@@ -14,5 +14,6 @@ pub(crate) mod paused;
 pub(crate) mod posts;
 mod scout;
 mod scrape;
+pub(crate) mod scrapes;
 pub(crate) mod smoke;
 pub(crate) mod write_loop;

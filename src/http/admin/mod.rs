@@ -31,11 +31,14 @@ mod traffic;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpServer, Resource, web};
+use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use self::access::{Gate, Peer};
 use self::debug::Profiler;
@@ -48,6 +51,12 @@ pub use self::levels::Logging;
 pub use self::metrics::{Render, RenderError};
 pub use self::reload::{CatalogBecame, Reload, Reloaded};
 pub use self::socket::PrivateSocket;
+
+/// Connections at once. The next one waits to be accepted.
+const CONNECTIONS_MAX: usize = 1_000;
+/// A connection whose peer has taken nothing of an answer for this long is cut: of a scraper that never reads no more than
+/// a buffer is left, and soon not even that.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
 
 /// What the operators' routes call.
 pub struct Operators {
@@ -99,7 +108,14 @@ pub fn serve(doors: Doors, operators: Operators) -> io::Result<Option<Served>> {
             .configure(routes)
     });
     // Who leaves is not served on: a profile would go on to its end, and keep others from theirs.
-    let mut server = server.workers(1).h1_allow_half_closed(false).disable_signals().on_connect(Peer::note);
+    let mut server = server.workers(1).h1_allow_half_closed(false).disable_signals();
+    server = server.max_connections(CONNECTIONS_MAX).on_connect(|io, connection| {
+        Peer::note(io, connection);
+        // Where it cannot be had, the connection is only kept for longer.
+        if let Some(io) = io.downcast_ref::<TcpStream>() {
+            let _ = SockRef::from(io).set_tcp_user_timeout(Some(UNREAD_MAX));
+        }
+    });
     if let Some(listener) = doors.tcp {
         server = server.listen(listener)?;
     }
