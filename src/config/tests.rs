@@ -190,6 +190,7 @@ fn keys_of_the_code() -> Vec<String> {
         "hub",
         "intake",
         "intake.jwt",
+        "intake.spool",
         "limits",
         "stop",
         "",
