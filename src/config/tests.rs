@@ -201,6 +201,7 @@ fn keys_of_the_code() -> Vec<String> {
         "hub",
         "intake",
         "intake.jwt",
+        "intake.spool",
         "limits",
         "health",
         "stop",

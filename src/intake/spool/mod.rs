@@ -14,6 +14,8 @@
 //! Knows no schemas and no streams: records are what it has.
 
 mod desk;
+#[cfg(test)]
+mod fake;
 mod gate;
 mod open;
 mod replay;
