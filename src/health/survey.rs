@@ -110,7 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) {
 }
 
 /// One survey. True: the log has answered.
-async fn ask(shared: &Shared) -> bool {
+pub(super) async fn ask(shared: &Shared) -> bool {
     let sides = &shared.sides;
     let mut topics: BTreeSet<Topic> = sides.catalog.now().topics().into_iter().collect();
     topics.extend(sides.hub.tips().into_iter().map(|tip| tip.partition.topic));
