@@ -233,6 +233,20 @@ mod tests {
     }
 
     #[test]
+    fn an_expectation_is_a_time_and_the_only_setting_of_our_own() {
+        let own = |own: Value| read(json!({ "sluice": own })).map(|settings| settings.expect_every);
+        assert_eq!(own(json!({ "expect_every": "5m" })), Ok(Some(Duration::from_secs(300))));
+        for none in [json!({}), json!(null), json!([]), json!({ "expect_every": null })] {
+            assert_eq!(own(none), Ok(None));
+        }
+        for wrong in [json!("5"), json!(5), json!("0s"), json!("999ms"), json!("-1s"), json!(["5m"])] {
+            assert!(own(json!({ "expect_every": wrong })).is_err_and(|fault| fault.contains("such as 5m")));
+        }
+        assert!(own(json!({ "expect": "5m" })).is_err_and(|fault| fault.contains("no setting 'expect'")));
+        assert!(own(json!("5m")).is_err_and(|fault| fault.contains("not a map")));
+    }
+
+    #[test]
     fn key_fields_keep_their_order() {
         let fields = json!({"message_key_fields": {"wiki_id": "wiki_id", "page_id": "page.page_id", "a": "b"}});
         let settings = read(fields).expect("settings");

@@ -23,6 +23,8 @@ mod state;
 mod survey;
 mod trip;
 mod trips;
+#[cfg(test)]
+mod watch_test;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

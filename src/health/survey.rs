@@ -83,7 +83,7 @@ impl Surveys {
     }
 
     /// Where records seem to wait: the partition, where the tail stands, and where the log has been.
-    fn to_look_at(&mut self, tips: &[Tip], now: Instant, stall_after: Duration) -> Vec<(Partition, Range<Offset>)> {
+    fn doubtful(&mut self, tips: &[Tip], now: Instant, stall_after: Duration) -> Vec<(Partition, Range<Offset>)> {
         let late = tips.iter().filter_map(|tip| {
             let behind = self.lags.behind(&tip.partition, tip.next, now)?;
             let wanted = self.lags.wanted(&tip.partition)?;
@@ -110,7 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) {
 }
 
 /// One survey. True: the log has answered.
-async fn ask(shared: &Shared) -> bool {
+pub(super) async fn ask(shared: &Shared) -> bool {
     let sides = &shared.sides;
     let mut topics: BTreeSet<Topic> = sides.catalog.now().topics().into_iter().collect();
     topics.extend(sides.hub.tips().into_iter().map(|tip| tip.partition.topic));
@@ -126,7 +126,7 @@ async fn ask(shared: &Shared) -> bool {
     let late = {
         let mut surveys = shared.surveys.lock();
         surveys.note(answer, &tips, Instant::now(), stall_after);
-        surveys.to_look_at(&tips, Instant::now(), stall_after)
+        surveys.doubtful(&tips, Instant::now(), stall_after)
     };
     shared.look();
     if !late.is_empty() {

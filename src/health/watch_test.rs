@@ -1,0 +1,227 @@
+//! Surveys, lags and looks, over a log that says what a test wants it to.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+
+use super::{Health, Options, Sides, State, Step, Trip, survey};
+use crate::catalog::{Catalog, Live};
+use crate::fetch::Fetcher;
+use crate::hub::testing::SharedLog;
+use crate::hub::{self, Hub};
+use crate::intake::{self, Intake};
+use crate::limits::Limits;
+use crate::log::{AppendError, Appended, Block, Log, PartitionEnds, ReadError, Sick, Surveyed, Tail, TailBatch};
+use crate::model::{NewRecord, Offset, Partition, Timestamp, Topic};
+use crate::schema::{self, Schemas};
+use crate::shutdown::Shutdown;
+
+const STALL_AFTER: Duration = Duration::from_millis(200);
+const AT_MOST: Duration = Duration::from_secs(20);
+
+/// The log in memory, with faults.
+#[derive(Default)]
+struct FaultyLog {
+    memory: SharedLog,
+    sick: AtomicBool,
+    /// Its ends are so much further than its records.
+    gap: AtomicI64,
+}
+
+#[async_trait]
+impl Log for FaultyLog {
+    async fn survey(&self, topics: &[Topic]) -> Result<Vec<Surveyed>, ReadError> {
+        let ends = self.memory.ends(topics).await?;
+        let sick = |partition: &Partition| partition.topic.as_str() == "b.t" && self.sick.load(Ordering::Relaxed);
+        let one = |PartitionEnds { partition, first, next }| {
+            let end = Offset(next.0 + self.gap.load(Ordering::Relaxed));
+            let fault = Sick { broker: Some("3 (secret.internal:9092)".into()), why: "no leader".into() };
+            let ends = if sick(&partition) { Err(fault) } else { Ok(first..end) };
+            Surveyed { partition, ends }
+        };
+        Ok(ends.into_iter().map(one).collect())
+    }
+
+    async fn read(&self, partition: &Partition, range: Range<Offset>, bytes: usize) -> Result<Block, ReadError> {
+        let end = range.end;
+        let block = self.memory.read(partition, range, bytes).await?;
+        let is_gap = self.gap.load(Ordering::Relaxed) > 0 && block.records.is_empty();
+        Ok(if is_gap { Block { next: end, ..block } } else { block })
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Appended, AppendError>> {
+        self.memory.append(records).await
+    }
+
+    async fn ends(&self, topics: &[Topic]) -> Result<Vec<PartitionEnds>, ReadError> {
+        self.memory.ends(topics).await
+    }
+
+    async fn at_time(&self, wanted: &[(Partition, Timestamp)]) -> Result<Vec<Offset>, ReadError> {
+        self.memory.at_time(wanted).await
+    }
+
+    async fn before(&self, partition: &Partition, at: Offset) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        self.memory.before(partition, at).await
+    }
+
+    async fn tail(&self, topics: Vec<Topic>, warm: u64) -> Box<dyn Tail> {
+        self.memory.tail(topics, warm).await
+    }
+
+    async fn check(&self) -> Result<(), ReadError> {
+        self.memory.check().await
+    }
+
+    async fn close(&self) {}
+
+    fn describe(&self) -> String {
+        self.memory.describe()
+    }
+}
+
+/// A host whose tail stands where the test leaves it, and whose canaries always come through.
+struct Host {
+    health: Health,
+    log: Arc<FaultyLog>,
+    feed: tokio::sync::mpsc::Sender<TailBatch>,
+    partitions: Vec<Partition>,
+    _shutdown: Shutdown,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let (engine, shutdown, limits) = (Handle::current(), Shutdown::default(), Limits::none());
+        let catalog = Catalog::parse("a: {topics: [a.t]}\nb: {topics: [b.t]}", "test").expect("a catalogue");
+        let log = Arc::new(FaultyLog::default());
+        let partitions: Vec<Partition> = catalog.topics().iter().map(|topic| Partition::new(topic, 0)).collect();
+        partitions.iter().for_each(|partition| log.memory.add_partition(partition));
+        let (topics, options) = (catalog.topics(), hub::Options::default());
+        let hub = Hub::start(options, limits.clone(), log.clone(), topics, &[], &engine, shutdown.watcher());
+        let (hub, catalog) = (hub.expect("a hub"), Live::fixed(catalog));
+        let schemas = Schemas::new(&schema::Options::default(), Fetcher::new().expect("a fetcher"), engine.clone());
+        let schemas = Arc::new(schemas.expect("schemas"));
+        let intake = Intake::new(intake::Options::default(), catalog.clone(), schemas, log.clone(), engine);
+        let sides =
+            Sides { limits, catalog, hub: hub.clone(), intake: Arc::new(intake), log: log.clone(), gives_out: true };
+        let health = Health::new(sides, Options { stall_after: STALL_AFTER, ..Options::default() });
+        let feed = loop {
+            match log.memory.last_tail() {
+                Some(feed) => break feed,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        let host = Self { health, log, feed, partitions, _shutdown: shutdown };
+        let opened = host.partitions.iter().map(|partition| host.log.memory.opened(partition, Offset(0))).collect();
+        host.feed.send(TailBatch { opened, records: vec![], caught_up: true }).await.expect("a tail");
+        while hub.began_at().is_none() {
+            tokio::task::yield_now().await;
+        }
+        host
+    }
+
+    /// One record, which the tail brings if it is told to.
+    async fn put(&self, partition: usize, brought: bool) {
+        let partition = &self.partitions[partition];
+        let (_, next) = self.log.memory.bounds(partition);
+        self.log.memory.put(partition, 0, 1_000, Some("{}"));
+        if brought {
+            self.bring(partition, next).await;
+        }
+    }
+
+    async fn bring(&self, partition: &Partition, from: Offset) {
+        let (_, next) = self.log.memory.bounds(partition);
+        let records = self.log.memory.records(partition, from..next);
+        self.feed.send(TailBatch { opened: vec![], records, caught_up: true }).await.expect("a tail");
+    }
+
+    /// A canary comes through, the log is asked, and everything is looked at.
+    async fn look(&self) -> (State, String) {
+        // The tail gets its turn.
+        tokio::task::yield_now().await;
+        self.health.note(Trip::Made { took: Duration::from_millis(1) });
+        survey::ask(&self.health.0).await;
+        self.health.0.look();
+        let verdict = self.health.verdict();
+        assert!(!verdict.cause.contains("secret"), "{verdict:?}");
+        (verdict.state, verdict.cause)
+    }
+
+    async fn until(&self, state: State) -> String {
+        let begun = Instant::now();
+        loop {
+            let (now, cause) = self.look().await;
+            if now == state {
+                return cause;
+            }
+            assert!(begun.elapsed() < AT_MOST, "{now:?}: {cause}, and not {state:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partition_without_a_leader_is_told_at_the_second_look_and_no_longer_when_it_has_one() {
+    let host = Host::start().await;
+    assert_eq!(host.look().await.0, State::Quiet);
+    host.log.sick.store(true, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet, "leaders change");
+    assert_eq!(host.look().await, (State::Degraded, "nobody answers for b.t/0 (broker 3)".into()));
+    let report = host.health.report();
+    assert_eq!((report.partitions.first.len(), report.partitions.first[0].broker_id()), (1, Some("3")));
+    assert!(report.verdict.detail.contains("secret.internal"), "operators are told where it is: {report:?}");
+    let states: Vec<(State, usize)> = report.streams.states;
+    assert_eq!(states, [(State::Quiet, 1), (State::Stalled, 1)], "stream by stream");
+    host.log.sick.store(false, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet);
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_answer_is_told_at_the_second_question_or_at_the_first_if_a_canary_says_so_too() {
+    let host = Host::start().await;
+    assert_eq!(host.look().await.0, State::Quiet);
+    host.log.memory.away.store(true, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet);
+    host.health.note(Trip::Failed { at: Step::Append, why: "secret.internal".into() });
+    assert_eq!(host.health.verdict().state, State::LogUnreachable);
+    assert_eq!(host.look().await.0, State::LogUnreachable, "the second question");
+    assert!(host.health.report().streams.states.iter().all(|(state, _)| *state == State::LogUnreachable));
+    host.log.memory.away.store(false, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet);
+}
+
+#[tokio::test]
+async fn a_tail_that_stands_still_is_told_from_one_that_is_late_in_a_part() {
+    let host = Host::start().await;
+    host.put(0, true).await;
+    host.until(State::Flowing).await;
+    host.put(0, false).await;
+    let cause = host.until(State::Stalled).await;
+    assert!(cause.contains("stands still while records wait: a.t/0 (1 records"), "{cause}");
+    // Another partition goes on: now this one alone is late.
+    host.put(1, true).await;
+    let cause = host.until(State::Degraded).await;
+    assert!(cause.contains("get events late: a.t/0"), "{cause}");
+    assert!(host.health.gauges().contains("sluice_consumer_lag{topic=\"a.t\",partition=\"0\"} 1\n"));
+    host.bring(&host.partitions[0], Offset(1)).await;
+    host.until(State::Flowing).await;
+    assert!(host.health.gauges().contains("sluice_consumer_lag{topic=\"a.t\",partition=\"0\"} 0\n"));
+}
+
+#[tokio::test]
+async fn offsets_that_hold_no_record_are_nothing_to_wait_for() {
+    let host = Host::start().await;
+    host.put(0, true).await;
+    host.until(State::Flowing).await;
+    host.log.gap.store(2, Ordering::Relaxed);
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * STALL_AFTER {
+        let (state, cause) = host.look().await;
+        assert!(matches!(state, State::Quiet | State::Flowing), "{state:?}: {cause}");
+    }
+    assert!(host.health.gauges().contains("sluice_consumer_lag{topic=\"a.t\",partition=\"0\"} 0\n"));
+}
