@@ -34,7 +34,7 @@ async fn flowing(options: Options) -> (Server, String) {
 async fn fake(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(async move {
+    tokio::runtime::Handle::current().spawn(async move {
         let mut held = Vec::new();
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = [0; 4096];
