@@ -40,6 +40,9 @@ pub use self::secret::{SECRET_HEADER, Secret};
 /// How long a trip may take: four fifths of the time between two, within these.
 const TRIP_LEAST: Duration = Duration::from_secs(1);
 const TRIP_MOST: Duration = Duration::from_secs(4);
+/// How long a stream may take to open, before the canary sets out. While the log is away it takes 2 s, and then it is not the
+/// stream that is wrong.
+const OPEN_MOST: Duration = Duration::from_secs(4);
 /// How long the log may take to make the topic. After it the canary goes all the same: the topic may be there.
 const MAKE_MOST: Duration = Duration::from_secs(4);
 /// The stream is opened anew every so many trips, so that opening stays proven, too.
@@ -70,6 +73,7 @@ pub struct Canary {
     gives_out: bool,
     every: Duration,
     at_most: Duration,
+    open_at_most: Duration,
     /// Of this start: instances that share a log see each other's canaries.
     instance: String,
     /// Of the newest canary.
@@ -128,6 +132,7 @@ impl Canary {
             takes_in,
             gives_out,
             every: options.canary_every,
+            open_at_most: OPEN_MOST,
             at_most: (options.canary_every * 4 / 5).clamp(TRIP_LEAST, TRIP_MOST),
             instance: uuid::Uuid::new_v4().simple().to_string(),
             number: 0,
@@ -166,11 +171,10 @@ impl Canary {
         if self.takes_in {
             self.make_topic().await;
         }
-        let over_at = Instant::now() + self.at_most;
         let trip = match (self.takes_in, self.gives_out) {
-            (true, true) => self.travel_whole(over_at).await,
-            (true, false) => self.travel_in(over_at).await,
-            (false, _) => self.travel_out(over_at).await,
+            (true, true) => self.travel_whole().await,
+            (true, false) => self.travel_in().await,
+            (false, _) => self.travel_out().await,
         };
         if matches!(trip, Trip::Failed { .. }) && self.takes_in {
             self.lost.insert(self.number);
@@ -181,12 +185,12 @@ impl Canary {
         trip
     }
 
-    async fn travel_whole(&mut self, over_at: Instant) -> Trip {
+    async fn travel_whole(&mut self) -> Trip {
         if self.number.is_multiple_of(REOPEN_EVERY) {
             self.reader.close();
         }
         if !self.reader.is_open()
-            && let Err(lost) = self.open(over_at).await
+            && let Err(lost) = self.open().await
         {
             return lost.into();
         }
@@ -194,6 +198,7 @@ impl Canary {
         let posting = post::post(&line, &instance, number);
         tokio::pin!(posting);
         let began = Instant::now();
+        let over_at = began + self.at_most;
         let (mut is_taken, mut came_after) = (false, None);
         loop {
             tokio::select! {
@@ -207,7 +212,7 @@ impl Canary {
                 data = self.reader.next() => match data {
                     Ok(data) if self.is_the_newest(&data) => came_after = Some(began.elapsed()),
                     Ok(_) => {}
-                    Err(lost) => match self.open_again(lost, over_at).await {
+                    Err(lost) => match self.open_again(lost).await {
                         Ok(()) => {}
                         Err(lost) => return lost.into(),
                     },
@@ -223,10 +228,10 @@ impl Canary {
         }
     }
 
-    async fn travel_in(&mut self, over_at: Instant) -> Trip {
+    async fn travel_in(&mut self) -> Trip {
         let began = Instant::now();
         let posting = post::post(&self.line, &self.instance, self.number);
-        let posted = timeout_at(over_at, posting).await;
+        let posted = timeout_at(began + self.at_most, posting).await;
         match posted.unwrap_or_else(|_| Err(self.late(Step::Append, "it was sent, and has not been acknowledged"))) {
             Ok(()) => {
                 self.topic = OwnTopic::Made;
@@ -239,8 +244,8 @@ impl Canary {
     }
 
     /// Others may send canaries, which come by here where the log is shared.
-    async fn travel_out(&mut self, over_at: Instant) -> Trip {
-        if let Err(lost) = self.open(over_at).await {
+    async fn travel_out(&mut self) -> Trip {
+        if let Err(lost) = self.open().await {
             return lost.into();
         }
         let others = match std::mem::take(&mut self.of_others) {
@@ -298,7 +303,7 @@ impl Canary {
                     return pending().await;
                 }
                 // What is wrong with it the next trip will say.
-                let _ = self.open(Instant::now() + self.at_most).await;
+                let _ = self.open().await;
                 continue;
             }
             if let Ok(data) = self.reader.next().await {
@@ -307,17 +312,18 @@ impl Canary {
         }
     }
 
-    async fn open(&mut self, over_at: Instant) -> Result<(), Lost> {
-        let opened = timeout_at(over_at, self.reader.open()).await;
-        opened.unwrap_or_else(|_| Err(self.late(Step::Open, "the stream does not open")))
+    async fn open(&mut self) -> Result<(), Lost> {
+        let at_most = self.open_at_most;
+        let opened = timeout(at_most, self.reader.open()).await;
+        opened.unwrap_or_else(|_| Err(Lost::at(Step::Open, &format!("the stream does not open within {at_most:?}"))))
     }
 
     /// The stream has ended on the way, as any may: its reader goes on where it was.
-    async fn open_again(&mut self, ended: Lost, over_at: Instant) -> Result<(), Lost> {
+    async fn open_again(&mut self, ended: Lost) -> Result<(), Lost> {
         if !std::mem::take(&mut self.may_reopen) {
             return Err(ended);
         }
-        self.open(over_at).await
+        self.open().await
     }
 
     /// Whether the canary that is under way has come. Others are counted.

@@ -200,9 +200,9 @@ impl Rig {
     }
 
     async fn fails(&mut self) -> (Step, String) {
-        self.canary.at_most = SHORT;
+        (self.canary.at_most, self.canary.open_at_most) = (SHORT, SHORT);
         let trip = self.travels().await;
-        self.canary.at_most = PATIENCE;
+        (self.canary.at_most, self.canary.open_at_most) = (PATIENCE, PATIENCE);
         match trip {
             Trip::Failed { at, why } => (at, why),
             other => panic!("{other:?}"),
