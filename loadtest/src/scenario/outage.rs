@@ -91,8 +91,8 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
     enter(&phase, Phase::Away);
     begin(args.how, node).await;
     sleep(Duration::from_secs(args.away_seconds)).await;
-    report.count("spooled_most", metric(admin, "sluice_spool_events").await? as u64);
-    report.figure("spooled_most_bytes", metric(admin, "sluice_spool_bytes").await? / f64::from(1 << 20), "MiB");
+    report.count("spooled_at_restart", metric(admin, "sluice_spool_events").await? as u64);
+    report.figure("spooled_at_restart_bytes", metric(admin, "sluice_spool_bytes").await? / f64::from(1 << 20), "MiB");
     end(args.how, node).await;
     enter(&phase, Phase::After);
     let back = Instant::now();

@@ -228,7 +228,7 @@ impl Drop for Ticket {
 
 impl Spool {
     /// Appends the records or keeps them, and says of each which it was, in their order. Answers by then. `place` is held
-    /// as long as the log has any of them.
+    /// until it has answered, and as long as the log has any of them.
     pub(super) async fn append<P: Send + Sync + 'static>(
         &self,
         records: Vec<NewRecord>,
@@ -236,6 +236,8 @@ impl Spool {
         due: Instant,
     ) -> Vec<Fate> {
         let shared = &self.shared;
+        // Also while the spool has them, and the log has none.
+        let _place = place.clone();
         let topics = topics_of(&records);
         let (ways, ticket, coming) = match shared.decide(&topics, due - shared.reserve).await {
             Ok(decided) => decided,

@@ -159,10 +159,8 @@ impl Writer {
             gate.added(&record.topic, Load { events: 1, bytes: weight(record) }, Instant::now());
         }
         gate.oldest.get_or_insert(now);
-        if let Some(fault) = gate.fault.take() {
-            tracing::info!(fault, "the spool takes events again");
-        }
         drop(gate);
+        self.has_no_fault();
         for Put { records, coming, answer, .. } in puts {
             metrics::counter!(names::SPOOLED).increment(records.len() as u64);
             drop(coming);
@@ -197,6 +195,9 @@ impl Writer {
         gate.aside.events += refused.events;
         gate.aside.bytes += refused.bytes;
         gate.oldest = oldest;
+        drop(gate);
+        // It can be written, and there is room again.
+        self.has_no_fault();
         metrics::counter!(names::SPOOL_REPLAYED).increment(appended.events);
         Ok(())
     }
@@ -230,6 +231,12 @@ impl Writer {
         let before = self.shared.gate.lock().fault.replace(fault.clone());
         if before.is_none() {
             tracing::error!(fault, "the spool takes no events: while the log is away, they are refused");
+        }
+    }
+
+    fn has_no_fault(&self) {
+        if let Some(fault) = self.shared.gate.lock().fault.take() {
+            tracing::info!(fault, "the spool takes events again");
         }
     }
 
