@@ -60,7 +60,8 @@ use crate::broker::Kafka;
 use crate::failure::Failure;
 use crate::report::Report;
 use crate::scenario::{
-    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, outage, paused, posts, scrapes, smoke, write_loop,
+    catchup, comeback, cpu, flood, hop, intake, kafka, latency, memory, outage, paused, posts, scrapes, smoke,
+    write_loop,
 };
 use crate::server::{Given, Server};
 use crate::target::{Target, parse_url};
