@@ -127,7 +127,7 @@ pub const ALL: &[Metric] = &[
     counter(SPOOL_FAULTS, &[], "Times that the spool could not be written or read: it was full, or its disk failed"),
     gauge(SPOOL_EVENTS, &[], "Events in the spool that wait for the log"),
     gauge(SPOOL_BYTES, &[], "Bytes of the events in the spool, those that were set aside included"),
-    gauge(SPOOL_MAX_BYTES, &[], "Bytes that the spool may have; past them events are refused"),
+    gauge(SPOOL_MAX_BYTES, &[], "Bytes that the spool may have, past which events are refused; not told where there is no limit"),
     gauge(SPOOL_OLDEST_SECONDS, &[], "Since the event that has waited longest in the spool was accepted"),
     gauge(SPOOL_ASIDE, &[], "Events in the spool that the log refuses for good"),
     // The log.

@@ -57,6 +57,9 @@ fn tell(status: &Status, waited: bool) -> bool {
     let age = status.oldest.map_or(0, |oldest| Timestamp::now().0.saturating_sub(oldest.0).max(0));
     metrics::gauge!(names::SPOOL_EVENTS).set(status.events as f64);
     metrics::gauge!(names::SPOOL_BYTES).set(status.bytes as f64);
+    if status.bytes_max > 0 {
+        metrics::gauge!(names::SPOOL_MAX_BYTES).set(status.bytes_max as f64);
+    }
     metrics::gauge!(names::SPOOL_OLDEST_SECONDS).set(age as f64 / 1000.0);
     metrics::gauge!(names::SPOOL_ASIDE).set(status.aside as f64);
     match (waited, status.events > 0) {
