@@ -177,7 +177,8 @@ async fn events_and_bytes_are_counted_in_and_out_by_stream() {
 #[tokio::test]
 async fn labels_are_bounded_whatever_clients_send() {
     let server = Server::start(Options::default()).await;
-    const COUNTED: [&str; 3] = ["sluice_events_refused_total", "sluice_http_request_seconds", "sluice_refusals_total"];
+    // Canaries come and go meanwhile, and bring series of their own to others.
+    const COUNTED: [&str; 2] = ["sluice_events_refused_total", "sluice_refusals_total"];
     let series = async || {
         let told = scraped(&server).await;
         let samples = told.values().flat_map(|family| family.samples.keys());
