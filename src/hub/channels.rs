@@ -10,7 +10,7 @@ use super::following::Following;
 use super::frame::Body;
 use crate::log::{Opened, TailBatch};
 use crate::metrics as names;
-use crate::model::{Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
+use crate::model::{CANARY, Offset, Partition, Record, StreamName, StreamSet, Timestamp, Topic};
 
 /// Stream sets that are read at once, beside the catalogue's own streams.
 const CHANNELS_MAX: usize = 1024;
@@ -220,7 +220,11 @@ impl Channels {
     }
 }
 
+/// That of the canaries is nobody's.
 fn tell_age(stream: &StreamName, age: Duration) {
+    if stream.as_str() == CANARY {
+        return;
+    }
     metrics::gauge!(names::RING_AGE_SECONDS, "stream" => stream.as_str().to_owned()).set(age.as_secs_f64());
 }
 

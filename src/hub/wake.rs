@@ -21,7 +21,7 @@ use super::registry::{End, Reader};
 use super::ring::Seq;
 use crate::limits::Limits;
 use crate::metrics as names;
-use crate::model::StreamSet;
+use crate::model::{CANARY, StreamSet};
 use crate::shutdown::{Stage, Stop};
 
 /// How exactly heartbeats are kept. One timer per worker, not one per reader.
@@ -299,14 +299,20 @@ impl Local {
 impl Sent {
     fn of(set: &StreamSet) -> Self {
         let stream = match set.streams() {
-            [stream] => stream.as_str().to_owned(),
-            _ => names::SEVERAL_STREAMS.to_owned(),
+            // Canaries are nobody's events.
+            [stream] if stream.as_str() == CANARY => None,
+            [stream] => Some(stream.as_str().to_owned()),
+            _ => Some(names::SEVERAL_STREAMS.to_owned()),
+        };
+        let counter = |name| match &stream {
+            Some(stream) => metrics::counter!(name, "stream" => stream.clone()),
+            None => metrics::Counter::noop(),
         };
         Self {
             events: Cell::new(0),
             bytes: Cell::new(0),
-            events_told: metrics::counter!(names::EVENTS_SENT, "stream" => stream.clone()),
-            bytes_told: metrics::counter!(names::EVENTS_SENT_BYTES, "stream" => stream),
+            events_told: counter(names::EVENTS_SENT),
+            bytes_told: counter(names::EVENTS_SENT_BYTES),
         }
     }
 

@@ -21,7 +21,7 @@ fn patient() -> Options {
 
 async fn until_leaving(server: &Server) {
     let leaves = eventually(PATIENCE, async || {
-        Raw::connect(server.admin).await.get("/readyz", "").await.text() == "not ready: it stops\n"
+        Raw::connect(server.admin).await.get("/readyz", "").await.text() == "not ready: it is stopping\n"
     });
     assert!(leaves.await, "{}", server.stderr());
 }
