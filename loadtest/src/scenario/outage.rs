@@ -91,7 +91,7 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
     enter(&phase, Phase::Away);
     begin(args.how, node).await;
     sleep(Duration::from_secs(args.away_seconds)).await;
-    report.count("spooled_at_restart", metric(admin, "sluice_spool_events").await? as u64);
+    report.figure("spooled_at_restart", metric(admin, "sluice_spool_events").await?, "events");
     report.figure("spooled_at_restart_bytes", metric(admin, "sluice_spool_bytes").await? / f64::from(1 << 20), "MiB");
     end(args.how, node).await;
     enter(&phase, Phase::After);
@@ -101,7 +101,7 @@ pub(crate) async fn run(target: &Target, args: &Args) -> Result<Report, Failure>
         sleep(LOOK_EVERY).await;
     }
     report.figure("spool_empty_after", back.elapsed().as_secs_f64(), "s");
-    report.count("replayed", (metric(admin, "sluice_spool_replayed_total").await? - taken) as u64);
+    report.figure("replayed", metric(admin, "sluice_spool_replayed_total").await? - taken, "events");
     sleep(around).await;
     enter(&phase, Phase::Over);
     let mut told = Vec::new();
