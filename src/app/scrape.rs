@@ -125,7 +125,7 @@ fn run(asked: &Receiver<Asking>, mut renderer: impl Renderer, every: Duration) {
     }
 }
 
-/// Whoever asks until then, too.
+/// Whoever asks until then, too; as many as may wait do not wait longer.
 fn together(first: Asking, asked: &Receiver<Asking>, until: Option<Instant>) -> Vec<Asking> {
     let mut asking = vec![first];
     while asking.len() < ASKING_MAX {
@@ -134,9 +134,6 @@ fn together(first: Asking, asked: &Receiver<Asking>, until: Option<Instant>) -> 
             Ok(another) => asking.push(another),
             Err(_) => return asking,
         }
-    }
-    if let Some(until) = until {
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
     asking
 }
