@@ -28,6 +28,7 @@ mod forwarder;
 mod ledger;
 mod load;
 
+mod away;
 mod group;
 mod hop;
 mod late_topic;
