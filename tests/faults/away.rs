@@ -52,7 +52,7 @@ struct World {
     told: Arc<Mutex<Vec<Told>>>,
     waiting: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
-    posts: tokio::task::JoinHandle<()>,
+    posts: JoinSet<()>,
     node: KafkaNode,
 }
 
@@ -84,7 +84,8 @@ impl World {
         let server = Server::start(options.env("SLUICE__INTAKE__DEADLINE", &format!("{}s", DEADLINE.as_secs()))).await;
         let load = Load::with_deadline(&topics, 0, DEADLINE);
         let (told, waiting, over) = (Arc::default(), Arc::default(), Arc::default());
-        let posts = tokio::spawn(post_steadily(
+        let mut posts = JoinSet::new();
+        posts.spawn(post_steadily(
             load.clone(),
             server.address,
             Arc::clone(&told),
@@ -160,9 +161,10 @@ impl World {
         assert!(seen, "it was not seen; the log:\n{}", self.server.stderr());
     }
 
-    async fn check(self) {
+    async fn check(mut self) {
         self.over.store(true, Ordering::Relaxed);
-        self.posts.await.expect("every POST was answered as promised");
+        let ended = self.posts.join_next().await.expect("the load");
+        ended.expect("every POST was answered as promised");
         let log = ledger::records(&self.node.broker(), &self.topics, PARTITIONS).await;
         self.load.check_promises(&log).await;
     }
