@@ -90,7 +90,7 @@ impl<'a> Batch<'a> {
                     continue;
                 }
                 Err(e @ AppendError::TooLarge(_)) => (Code::TooLarge, e.to_string()),
-                Err(e @ AppendError::NotWritten(_)) => (Code::NotWritten, e.to_string()),
+                Err(e @ (AppendError::NotWritten(_) | AppendError::Busy(_))) => (Code::NotWritten, e.to_string()),
                 Err(e @ AppendError::Refused(_)) => (Code::LogRefused, e.to_string()),
                 Err(e @ AppendError::Unknown(_)) => (Code::Unknown, e.to_string()),
             };

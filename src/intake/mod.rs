@@ -5,6 +5,7 @@
 //! - `judge` one event: its schema, its stream, its record; `stamp` what it is given on the way
 //! - `batch` a request's events on their way; `outcome` what became of each
 //! - `error_event` what the error stream is told of invalid events
+//! - `outage` whether the log is known to be away
 //! - `spool` what waits on disk for a log that is away
 //! - `auth` who may post; `options` limits and times
 //!
@@ -16,6 +17,7 @@ mod body;
 mod error_event;
 mod judge;
 mod options;
+mod outage;
 mod outcome;
 mod request;
 pub mod spool;
@@ -32,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use self::auth::Grant;
 use self::batch::Batch;
 use self::judge::{Candidate, Judged};
+use self::outage::{Attempt, Outages};
 use self::spool::{Fate, Kept, Spool};
 use self::stamp::Stamps;
 use crate::catalog::{Catalog, Live};
@@ -67,6 +70,7 @@ struct Shared {
     log: Arc<dyn Log>,
     /// None: what the log does not take is refused.
     spool: Option<Arc<Spool>>,
+    outages: Arc<Outages>,
     engine: Handle,
     /// Bytes that wait for the log's answer, and how many may.
     in_flight: Arc<Semaphore>,
@@ -139,7 +143,8 @@ impl Intake {
     ) -> Self {
         let permits = u32::try_from(options.in_flight_bytes_max() / PERMIT_BYTES as u64).unwrap_or(u32::MAX).max(1);
         let in_flight = Arc::new(Semaphore::new(permits as usize));
-        Self { shared: Arc::new(Shared { options, catalog, schemas, log, spool, engine, in_flight, permits }) }
+        let outages = Outages::new(options.deadline);
+        Self { shared: Arc::new(Shared { options, catalog, schemas, log, spool, outages, engine, in_flight, permits }) }
     }
 
     pub fn options(&self) -> &Options {
@@ -313,8 +318,25 @@ impl Shared {
         known
     }
 
-    /// Runs on the engine, so that a client that leaves does not take half of its batch with it.
+    /// What the log is known not to take now is refused at once, unless the spool takes it.
     async fn append(&self, records: Vec<NewRecord>, place: InFlight, due: Instant) -> Vec<Fate> {
+        if self.spool.as_ref().is_some_and(|spool| spool.takes()) {
+            return self.hand_over(records, None, place, due).await;
+        }
+        let sorted = self.outages.sort(records, Instant::now());
+        let mut fates = self.hand_over(sorted.records, Some(sorted.attempt), place, due).await.into_iter();
+        let mut fate = || fates.next().unwrap_or_else(|| Err(AppendError::Unknown("no answer".to_owned())));
+        sorted.refused.into_iter().map(|refused| refused.map_or_else(&mut fate, Err)).collect()
+    }
+
+    /// Runs on the engine, so that a client that leaves does not take half of its batch with it.
+    async fn hand_over(
+        &self,
+        records: Vec<NewRecord>,
+        attempt: Option<Attempt>,
+        place: InFlight,
+        due: Instant,
+    ) -> Vec<Fate> {
         if records.is_empty() {
             return Vec::new();
         }
@@ -324,14 +346,20 @@ impl Shared {
         }
         let (log, spool) = (self.log.clone(), self.spool.clone());
         let appending = self.engine.spawn(async move {
-            if let Some(spool) = spool {
-                return spool.append(records, Arc::new(place), due).await;
+            let appending = async {
+                if let Some(spool) = spool {
+                    return spool.append(records, Arc::new(place), due).await;
+                }
+                let _place = place;
+                let started = Instant::now();
+                let answers = log.append(records).await;
+                metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed());
+                answers.into_iter().map(|answer| answer.map(|_| Kept::Log)).collect()
+            };
+            match attempt {
+                Some(attempt) => attempt.watch(appending, due).await,
+                None => appending.await,
             }
-            let _place = place;
-            let started = Instant::now();
-            let answers = log.append(records).await;
-            metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed());
-            answers.into_iter().map(|answer| answer.map(|_| Kept::Log)).collect()
         });
         match timeout_at(due, appending).await {
             Ok(Ok(answers)) => answers,

@@ -177,6 +177,9 @@ pub enum AppendError {
     /// Never handed over, or handed back: it is not in the log and never will be.
     #[error("the log cannot take the record now: {0}")]
     NotWritten(String),
+    /// The same, and it says nothing of how the log is: too much is under way here, or the log is being closed.
+    #[error("the log cannot take the record now: {0}")]
+    Busy(String),
     /// The log will not take it, and trying again does not help until an operator has done something: the topic is not
     /// there and will not be made, or sluice has no right to write to it. It is not in the log.
     #[error("the log refuses the record: {0}")]

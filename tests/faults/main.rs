@@ -1,6 +1,6 @@
 //! What must not lose or repeat an event, on real Kafka: readers that hop between servers, brokers that go away or
-//! stand still, topics that come late, more producers than fit, a server that dies while it spools, servers
-//! that stop under load.
+//! stand still, producers that are told so, topics that come late, more producers than fit, a server that dies while it
+//! spools, servers that stop under load.
 //!
 //! - `ledger` what a reader had, what the log holds, and whether these agree
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
@@ -28,6 +28,7 @@ mod forwarder;
 mod ledger;
 mod load;
 
+mod away;
 mod group;
 mod hop;
 mod late_topic;

@@ -12,7 +12,7 @@
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
 //!   `process` start and stop, `stop` in which order, `takeover` from one process to the next, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
-//!   configuration while it serves, `spool` a log that is away, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
+//!   configuration while it serves, `away` and `spool` a log that is away, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
 //!   a reader that falls behind, `gone` readers that stand still and peers that vanish, `metrics` what is counted, `alerts`
 //!   what Prometheus and Grafana make of it
 
@@ -28,6 +28,7 @@ mod alerts;
 mod allowed;
 mod asked;
 mod auth;
+mod away;
 mod browsers;
 mod canary;
 mod canary_trip;

@@ -261,6 +261,11 @@ impl Spool {
         fates.into_iter().map(|fate| fate.unwrap_or_else(unanswered)).collect()
     }
 
+    /// Whether events may go into it. (It may only be there to be emptied.)
+    pub(super) fn takes(&self) -> bool {
+        self.shared.gate.lock().takes()
+    }
+
     pub(super) fn status(&self) -> Status {
         self.shared.status()
     }
@@ -378,7 +383,7 @@ impl Shared {
         let (mut left, mut whys) = (Part::default(), Vec::new());
         for ((index, record), answer) in places.into_iter().zip(kept).zip(answers) {
             match answer {
-                Err(why @ (AppendError::NotWritten(_) | AppendError::Unknown(_)))
+                Err(why @ (AppendError::NotWritten(_) | AppendError::Busy(_) | AppendError::Unknown(_)))
                     if takes && record.topic.as_str() != CANARY =>
                 {
                     left.push(index, record);

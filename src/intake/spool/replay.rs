@@ -104,7 +104,7 @@ async fn replay(shared: Arc<Shared>, turn: Turn) {
             Ok(_) => settled.appended.push((*seq, weight(record))),
             Err(e @ AppendError::TooLarge(_)) => settled.refused.push((*seq, weight(record), e.to_string())),
             Err(e @ AppendError::Refused(_)) => refused = Some(e.to_string()),
-            Err(AppendError::NotWritten(_) | AppendError::Unknown(_)) => failed = true,
+            Err(AppendError::NotWritten(_) | AppendError::Busy(_) | AppendError::Unknown(_)) => failed = true,
         }
     }
     if !settle(&shared, &topic, settled).await {

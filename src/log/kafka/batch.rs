@@ -127,7 +127,14 @@ pub(super) fn refused(error: &KafkaError, bytes: usize) -> AppendError {
     } else if is_for_good(error) {
         AppendError::Refused(error.to_string())
     } else {
-        AppendError::NotWritten(error.to_string())
+        not_taken(error)
+    }
+}
+
+fn not_taken(error: &KafkaError) -> AppendError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => AppendError::Busy(error.to_string()),
+        _ => AppendError::NotWritten(error.to_string()),
     }
 }
 
@@ -156,7 +163,7 @@ pub(super) fn fate(error: &KafkaError, placed: bool, bytes: usize) -> AppendErro
             | Code::Authentication
             | Code::SaslAuthenticationFailed
             | Code::InvalidArgument,
-        ) => AppendError::NotWritten(error.to_string()),
+        ) => not_taken(error),
         // On a fatal error the client refuses before it sends, but says the same of what it had sent.
         Some(Code::Fatal) if !placed => AppendError::NotWritten(error.to_string()),
         _ => AppendError::Unknown(error.to_string()),
@@ -187,7 +194,6 @@ mod tests {
             assert!(matches!(refused(&KafkaError::MessageProduction(code), 7), AppendError::Refused(_)), "{code}");
         }
         let passing = [
-            Code::QueueFull,
             Code::PurgeQueue,
             Code::UnknownTopic,
             Code::UnknownPartition,
@@ -199,6 +205,7 @@ mod tests {
         for code in passing {
             assert!(matches!(fate_of(code, true), AppendError::NotWritten(_)), "{code}");
         }
+        assert!(matches!(fate_of(Code::QueueFull, true), AppendError::Busy(_)));
         assert!(matches!(fate_of(Code::MessageSizeTooLarge, true), AppendError::TooLarge(_)));
     }
 

@@ -78,7 +78,7 @@ impl Producer {
         }
         let (batch, answered) = Batch::new(records);
         if let Err(refusal) = self.shared.submit(&batch) {
-            return batch.take_answers(&AppendError::NotWritten(refusal.to_string()));
+            return batch.take_answers(&AppendError::Busy(refusal.to_string()));
         }
         let _ = tokio::time::timeout(self.shared.deadline, answered).await;
         self.shared.answers(&batch)
@@ -126,9 +126,12 @@ impl Shared {
         }
         let mut outbox = self.outbox.lock();
         outbox.withdraw(batch);
-        let why = if outbox.state() == State::Closed { "the log is closed" } else { "no broker answers" };
+        let is_closed = outbox.state() == State::Closed;
         drop(outbox);
-        batch.take_answers(&AppendError::NotWritten(why.to_owned()))
+        batch.take_answers(&match is_closed {
+            true => AppendError::Busy("the log is closed".to_owned()),
+            false => AppendError::NotWritten("no broker answers".to_owned()),
+        })
     }
 
     fn hand_over(self: &Arc<Self>, batch: &Arc<Batch>, lane: LaneKind) {

@@ -102,7 +102,7 @@ impl Queue {
 
     fn send(&self, job: Job) -> Result<(), AppendError> {
         let jobs = self.jobs.read();
-        let jobs = jobs.as_ref().ok_or_else(|| AppendError::NotWritten("the log is closed".to_owned()))?;
+        let jobs = jobs.as_ref().ok_or_else(|| AppendError::Busy("the log is closed".to_owned()))?;
         jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => full(),
             TrySendError::Disconnected(_) => AppendError::NotWritten("the writer has stopped".to_owned()),
@@ -138,7 +138,7 @@ impl Queue {
 }
 
 fn full() -> AppendError {
-    AppendError::NotWritten("too much waits for the disk: the writer's queue is full".to_owned())
+    AppendError::Busy("too much waits for the disk: the writer's queue is full".to_owned())
 }
 
 fn refuse_all(count: usize, error: &AppendError) -> Answers {
@@ -191,7 +191,7 @@ mod tests {
         let first = queue.enqueue(vec![record(BYTES_MAX - 1000)]).expect("the queue is empty");
 
         let refused = queue.append(vec![record(1000)]).await;
-        assert!(matches!(refused[..], [Err(AppendError::NotWritten(_))]), "{refused:?}");
+        assert!(matches!(refused[..], [Err(AppendError::Busy(_))]), "{refused:?}");
 
         let Ok(Job::Append(batch)) = jobs.recv() else { panic!("a batch was queued") };
         batch.refuse(&full());

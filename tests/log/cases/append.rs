@@ -133,7 +133,7 @@ pub(crate) async fn a_closed_log_takes_nothing<E: Engine>(mut engine: E) {
 
     let answers = closed.append(vec![record(&topic, "late")]).await;
 
-    assert!(matches!(answers[..], [Err(AppendError::NotWritten(_))]), "{answers:?}");
+    assert!(matches!(answers[..], [Err(AppendError::Busy(_))]), "{answers:?}");
     drop(closed);
     engine.restart().await;
     assert_eq!(values(&read_from(&*engine.log(), &partition, Offset(0), BLOCK_BYTES).await), ["0", "1"]);
