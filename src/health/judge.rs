@@ -217,9 +217,7 @@ fn failed(at: Step) -> Judged {
 fn silent(facts: &Facts, stall_after: Duration) -> Option<Judged> {
     let Told { last, proven_ago, .. } = &facts.trips;
     let silent_for = proven_ago.unwrap_or(facts.running_for);
-    // An instance that gives nothing out, and has not tried to take anything in, has the log alone to prove.
-    let has_to_be_proven = facts.gives_out || last.is_some();
-    if has_to_be_proven && silent_for >= stall_after {
+    if silent_for >= stall_after {
         let (judged, why) = match last {
             Some(Trip::Failed { at, why }) => (failed(*at), why.clone()),
             _ => (Judged::new(State::Stalled, "nothing is known of it", CURE_LISTENER), String::new()),
@@ -245,12 +243,7 @@ fn full(facts: &Facts) -> Option<Judged> {
 }
 
 fn starting(facts: &Facts, stall_after: Duration) -> Option<Judged> {
-    let unproven = if facts.gives_out {
-        facts.trips.proven_ago.is_none()
-    } else {
-        facts.log.answered_ago.is_none() && facts.trips.proven_ago.is_none()
-    };
-    if unproven {
+    if facts.trips.proven_ago.is_none() {
         return Some(Judged::new(State::Starting, "no canary has made its trip yet", CURE_WAIT));
     }
     let unread = facts.gives_out && !facts.has_begun && facts.running_for < stall_after;
@@ -299,10 +292,6 @@ fn unexpected(unmet: &[StreamName]) -> Option<Judged> {
 
 fn well(facts: &Facts, event_ago: Option<Duration>, stall_after: Duration) -> Judged {
     match &facts.trips.last {
-        None if !facts.gives_out => {
-            let cause = "http.serve has no \"out\": the log answers; whether events get through is not proven here";
-            Judged::new(State::NotExposed, cause, CURE_HALF)
-        }
         Some(Trip::Half { missing, .. }) => {
             // What comes after it may be the log's words, or a command with addresses.
             let what = missing.split_once(": ").map_or(missing.as_str(), |(what, _)| what);

@@ -208,17 +208,17 @@ fn what_is_wrong_in_part_is_degraded_and_says_where() {
 #[test]
 fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
     let of_half = Facts { trips: Told { last: half(), ..well().trips }, ..well() };
-    let in_only = Facts { gives_out: false, has_begun: false, trips: Told::default(), event_ago: None, ..well() };
+    let missing = "http.serve has no \"out\": events get into the log; whether they come out is not proven here";
+    let half_in = Some(Trip::Half { took: seconds(0), missing: missing.into() });
+    let trips = Told { last: half_in, ..well().trips };
+    let in_only = Facts { gives_out: false, has_begun: false, trips, event_ago: None, ..well() };
+    let untried = Facts { trips: Told::default(), running_for: seconds(1), ..in_only.clone() };
     check(vec![
         ("half", of_half.clone(), State::NotExposed, "may not write to the log"),
         ("half, and one is sick", Facts { partitions: sick(0..1), ..of_half }, State::Degraded, "a/0"),
         ("nothing is given out", in_only.clone(), State::NotExposed, "no \"out\""),
-        (
-            "and the log has not answered yet",
-            Facts { log: log(None, 0), running_for: seconds(1), ..in_only.clone() },
-            State::Starting,
-            "",
-        ),
+        ("and the log answers, and nobody has tried to write", untried.clone(), State::Starting, "no canary"),
+        ("for long", Facts { running_for: STALL, ..untried }, State::Stalled, "nothing is known"),
         ("or is away", Facts { log: log(None, 2), ..in_only.clone() }, State::LogUnreachable, "log"),
         ("or takes nothing", Facts { trips: lost(2, Step::Append, None), ..in_only }, State::Stalled, "take"),
     ]);
