@@ -3,7 +3,8 @@
 //! The worst that holds is said, in this order:
 //!
 //! 1. `log_unreachable` the log has failed to answer [`IN_A_ROW`] times in a row (or once, and a canary says the same), or has
-//!    not answered for `stall_after`, or nobody answers for any of its partitions
+//!    not answered for `stall_after`, or nobody answers for any of its partitions; and, where canaries were lost meanwhile,
+//!    until one comes through, or those that are sent after it are refused
 //! 2. `stalled` the log answers, and: [`IN_A_ROW`] canaries in a row were refused on the same host that should take them; or
 //!    none has come through for `stall_after`; or the tail has brought nothing for so long while records wait
 //! 3. `full` all streams are in use
@@ -140,6 +141,7 @@ impl Judged {
 pub(super) fn of_host(facts: &Facts, stall_after: Duration) -> Judged {
     unreachable(facts, stall_after)
         .or_else(|| refused(&facts.trips))
+        .or_else(|| coming_back(&facts.trips, stall_after))
         .or_else(|| silent(facts, stall_after))
         .or_else(|| full(facts))
         .or_else(|| starting(facts, stall_after))
@@ -193,6 +195,19 @@ fn unreachable(facts: &Facts, stall_after: Duration) -> Option<Judged> {
     let Troubles { total, sick, .. } = &facts.partitions;
     let all_sick = *total > 0 && sick.len() == *total;
     all_sick.then(|| state(format!("nobody answers for any of the log's {total} partitions")).detail(why_sick(sick)))
+}
+
+/// Whether the log itself is what is away.
+pub(super) fn is_away(facts: &Facts, stall_after: Duration) -> bool {
+    unreachable(facts, stall_after).is_some()
+}
+
+/// The log answers again, and that is not yet that it takes events: what was lost before that does not say it either.
+fn coming_back(trips: &Told, stall_after: Duration) -> Option<Judged> {
+    let was_lost = matches!(trips.last, Some(Trip::Failed { .. }));
+    let just_now = trips.away_ago.is_some_and(|ago| ago < stall_after);
+    let cause = "the log answers again, and no canary has come through yet";
+    (was_lost && just_now).then(|| Judged::new(State::LogUnreachable, cause, CURE_WAIT))
 }
 
 /// What says itself that it is broken.

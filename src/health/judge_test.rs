@@ -22,7 +22,7 @@ fn well() -> Facts {
         gives_out: true,
         running_for: seconds(3_600),
         full: None,
-        trips: Told { last: Some(made()), proven_ago: Some(seconds(3)), failed_in_a_row: 0 },
+        trips: Told { last: Some(made()), proven_ago: Some(seconds(3)), failed_in_a_row: 0, away_ago: None },
         log: LogFacts { answered_ago: Some(seconds(2)), ..LogFacts::default() },
         has_begun: true,
         partitions: Troubles { total: 4, moved_ago: Some(seconds(3)), ..Troubles::default() },
@@ -44,7 +44,8 @@ fn half() -> Option<Trip> {
 /// The canaries that came last were lost there, and one came through so many seconds ago.
 fn lost(times: u32, at: Step, proven_ago: Option<u64>) -> Told {
     let why = "secret.internal says no".to_owned();
-    Told { last: Some(Trip::Failed { at, why }), proven_ago: proven_ago.map(seconds), failed_in_a_row: times }
+    let (last, proven_ago) = (Some(Trip::Failed { at, why }), proven_ago.map(seconds));
+    Told { last, proven_ago, failed_in_a_row: times, away_ago: None }
 }
 
 fn log(answered_ago: Option<u64>, failed_in_a_row: u32) -> LogFacts {
@@ -202,6 +203,22 @@ fn what_is_wrong_in_part_is_degraded_and_says_where() {
             "7 events",
         ),
         ("unmet", Facts { unmet: names.to_vec(), ..well() }, State::Degraded, "of a, b, c and 2 more"),
+    ]);
+}
+
+#[test]
+fn a_log_that_has_come_back_is_proven_by_a_canary_and_not_doubted_for_those_that_were_lost_before() {
+    let since = |times, away_ago| {
+        let trips = Told { away_ago: Some(seconds(away_ago)), ..lost(times, Step::Append, Some(90)) };
+        Facts { trips, ..well() }
+    };
+    let none_lost = Told { away_ago: Some(seconds(1)), ..well().trips };
+    check(vec![
+        ("it answers again", since(0, 1), State::LogUnreachable, "answers again"),
+        ("one was under way", since(1, 5), State::LogUnreachable, "answers again"),
+        ("two are refused", since(2, 9), State::Stalled, "does not take events"),
+        ("nothing comes of it", since(0, 30), State::Stalled, "for 90s"),
+        ("none was lost", Facts { trips: none_lost, ..well() }, State::Flowing, ""),
     ]);
 }
 

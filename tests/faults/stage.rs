@@ -130,6 +130,14 @@ impl Stage {
         (answer.status(), answer.json())
     }
 
+    /// Since the start.
+    pub async fn canaries_lost(&self) -> f64 {
+        let answer = self.server.ask_admin("GET", "/metrics", "").await;
+        let name = "sluice_canary_trips_total{result=\"failed\"} ";
+        let value = answer.text().lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+        value.unwrap_or_default()
+    }
+
     /// For a fault that posts.
     pub fn poster(&self) -> Poster {
         Poster(self.server.address)
@@ -155,7 +163,8 @@ impl Stage {
         });
         let came = came.await;
         let (Some(state), true) = (found, came) else {
-            panic!("{why}: none of {states:?} is said: {told:?}; the log:\n{}", self.server.stderr());
+            let told = self.told_to_operators().await;
+            panic!("{why}: none of {states:?} is said: {told:#}; the log:\n{}", self.server.stderr());
         };
         let (status, told) = told;
         assert_eq!(status, status_of(state), "{told}");
@@ -168,8 +177,7 @@ impl Stage {
     /// Each change is logged once: since the last look there were some of these and no others, and no state came twice.
     fn changes_are(&mut self, states: &[&str], why: &str) {
         let log = self.server.stderr();
-        let changes = log.lines().filter_map(|line| STATES.into_iter().find(|state| says(line, state)));
-        let mut changes: Vec<&str> = changes.skip(self.seen).collect();
+        let mut changes: Vec<&str> = log.lines().filter_map(change).skip(self.seen).collect();
         self.seen += changes.len();
         changes.dedup_by(|one, other| WELL.contains(one) && WELL.contains(other));
         let is_expected = changes.iter().all(|state| states.contains(state));
@@ -207,8 +215,11 @@ impl Stage {
     }
 }
 
-fn says(line: &str, state: &str) -> bool {
-    line.split("health: ").any(|rest| rest.split_whitespace().next() == Some(state))
+/// The state that this line of the log says it has changed to.
+fn change(line: &str) -> Option<&'static str> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let to = line["fields"]["message"].as_str()?.strip_prefix("health: ")?;
+    STATES.into_iter().find(|state| *state == to)
 }
 
 fn status_of(state: &str) -> u16 {
