@@ -204,10 +204,10 @@ pub(super) fn is_away(facts: &Facts, stall_after: Duration) -> bool {
 
 /// The log answers again, and that is not yet that it takes events: what was lost before that does not say it either.
 fn coming_back(trips: &Told, stall_after: Duration) -> Option<Judged> {
-    let was_lost = matches!(trips.last, Some(Trip::Failed { .. }));
+    let is_proven = matches!(trips.last, Some(Trip::Made { .. } | Trip::Half { .. }));
     let just_now = trips.away_ago.is_some_and(|ago| ago < stall_after);
     let cause = "the log answers again, and no canary has come through yet";
-    (was_lost && just_now).then(|| Judged::new(State::LogUnreachable, cause, CURE_WAIT))
+    (!is_proven && just_now).then(|| Judged::new(State::LogUnreachable, cause, CURE_WAIT))
 }
 
 /// What says itself that it is broken.
