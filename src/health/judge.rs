@@ -3,7 +3,8 @@
 //! The worst that holds is said, in this order:
 //!
 //! 1. `log_unreachable` the log has failed to answer [`IN_A_ROW`] times in a row (or once, and a canary says the same), or has
-//!    not answered for `stall_after`, or nobody answers for any of its partitions
+//!    not answered for `stall_after`, or nobody answers for any of its partitions; and, where canaries were lost meanwhile,
+//!    until one comes through, or those that are sent after it are refused
 //! 2. `stalled` the log answers, and: [`IN_A_ROW`] canaries in a row were refused on the same host that should take them; or
 //!    none has come through for `stall_after`; or the tail has brought nothing for so long while records wait
 //! 3. `full` all streams are in use
@@ -140,6 +141,7 @@ impl Judged {
 pub(super) fn of_host(facts: &Facts, stall_after: Duration) -> Judged {
     unreachable(facts, stall_after)
         .or_else(|| refused(&facts.trips))
+        .or_else(|| coming_back(&facts.trips, stall_after))
         .or_else(|| silent(facts, stall_after))
         .or_else(|| full(facts))
         .or_else(|| starting(facts, stall_after))
@@ -195,6 +197,19 @@ fn unreachable(facts: &Facts, stall_after: Duration) -> Option<Judged> {
     all_sick.then(|| state(format!("nobody answers for any of the log's {total} partitions")).detail(why_sick(sick)))
 }
 
+/// Whether the log itself is what is away.
+pub(super) fn is_away(facts: &Facts, stall_after: Duration) -> bool {
+    unreachable(facts, stall_after).is_some()
+}
+
+/// The log answers again, and that is not yet that it takes events: what was lost before that does not say it either.
+fn coming_back(trips: &Told, stall_after: Duration) -> Option<Judged> {
+    let is_proven = matches!(trips.last, Some(Trip::Made { .. } | Trip::Half { .. }));
+    let just_now = trips.away_ago.is_some_and(|ago| ago < stall_after);
+    let cause = "the log answers again, and no canary has come through yet";
+    (!is_proven && just_now).then(|| Judged::new(State::LogUnreachable, cause, CURE_WAIT))
+}
+
 /// What says itself that it is broken.
 fn refused(trips: &Told) -> Option<Judged> {
     let Some(Trip::Failed { at, why }) = &trips.last else { return None };
@@ -217,9 +232,7 @@ fn failed(at: Step) -> Judged {
 fn silent(facts: &Facts, stall_after: Duration) -> Option<Judged> {
     let Told { last, proven_ago, .. } = &facts.trips;
     let silent_for = proven_ago.unwrap_or(facts.running_for);
-    // An instance that gives nothing out, and has not tried to take anything in, has the log alone to prove.
-    let has_to_be_proven = facts.gives_out || last.is_some();
-    if has_to_be_proven && silent_for >= stall_after {
+    if silent_for >= stall_after {
         let (judged, why) = match last {
             Some(Trip::Failed { at, why }) => (failed(*at), why.clone()),
             _ => (Judged::new(State::Stalled, "nothing is known of it", CURE_LISTENER), String::new()),
@@ -245,12 +258,7 @@ fn full(facts: &Facts) -> Option<Judged> {
 }
 
 fn starting(facts: &Facts, stall_after: Duration) -> Option<Judged> {
-    let unproven = if facts.gives_out {
-        facts.trips.proven_ago.is_none()
-    } else {
-        facts.log.answered_ago.is_none() && facts.trips.proven_ago.is_none()
-    };
-    if unproven {
+    if facts.trips.proven_ago.is_none() {
         return Some(Judged::new(State::Starting, "no canary has made its trip yet", CURE_WAIT));
     }
     let unread = facts.gives_out && !facts.has_begun && facts.running_for < stall_after;
@@ -299,10 +307,6 @@ fn unexpected(unmet: &[StreamName]) -> Option<Judged> {
 
 fn well(facts: &Facts, event_ago: Option<Duration>, stall_after: Duration) -> Judged {
     match &facts.trips.last {
-        None if !facts.gives_out => {
-            let cause = "http.serve has no \"out\": the log answers; whether events get through is not proven here";
-            Judged::new(State::NotExposed, cause, CURE_HALF)
-        }
         Some(Trip::Half { missing, .. }) => {
             // What comes after it may be the log's words, or a command with addresses.
             let what = missing.split_once(": ").map_or(missing.as_str(), |(what, _)| what);

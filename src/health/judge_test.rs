@@ -22,7 +22,7 @@ fn well() -> Facts {
         gives_out: true,
         running_for: seconds(3_600),
         full: None,
-        trips: Told { last: Some(made()), proven_ago: Some(seconds(3)), failed_in_a_row: 0 },
+        trips: Told { last: Some(made()), proven_ago: Some(seconds(3)), failed_in_a_row: 0, away_ago: None },
         log: LogFacts { answered_ago: Some(seconds(2)), ..LogFacts::default() },
         has_begun: true,
         partitions: Troubles { total: 4, moved_ago: Some(seconds(3)), ..Troubles::default() },
@@ -44,7 +44,8 @@ fn half() -> Option<Trip> {
 /// The canaries that came last were lost there, and one came through so many seconds ago.
 fn lost(times: u32, at: Step, proven_ago: Option<u64>) -> Told {
     let why = "secret.internal says no".to_owned();
-    Told { last: Some(Trip::Failed { at, why }), proven_ago: proven_ago.map(seconds), failed_in_a_row: times }
+    let (last, proven_ago) = (Some(Trip::Failed { at, why }), proven_ago.map(seconds));
+    Told { last, proven_ago, failed_in_a_row: times, away_ago: None }
 }
 
 fn log(answered_ago: Option<u64>, failed_in_a_row: u32) -> LogFacts {
@@ -206,19 +207,35 @@ fn what_is_wrong_in_part_is_degraded_and_says_where() {
 }
 
 #[test]
+fn a_log_that_has_come_back_is_proven_by_a_canary_and_not_doubted_for_those_that_were_lost_before() {
+    let since = |times, away_ago| {
+        let trips = Told { away_ago: Some(seconds(away_ago)), ..lost(times, Step::Append, Some(90)) };
+        Facts { trips, ..well() }
+    };
+    let none_lost = Told { away_ago: Some(seconds(1)), ..well().trips };
+    check(vec![
+        ("it answers again", since(0, 1), State::LogUnreachable, "answers again"),
+        ("one was under way", since(1, 5), State::LogUnreachable, "answers again"),
+        ("two are refused", since(2, 9), State::Stalled, "does not take events"),
+        ("nothing comes of it", since(0, 30), State::Stalled, "for 90s"),
+        ("none was lost", Facts { trips: none_lost, ..well() }, State::Flowing, ""),
+    ]);
+}
+
+#[test]
 fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
     let of_half = Facts { trips: Told { last: half(), ..well().trips }, ..well() };
-    let in_only = Facts { gives_out: false, has_begun: false, trips: Told::default(), event_ago: None, ..well() };
+    let missing = "http.serve has no \"out\": events get into the log; whether they come out is not proven here";
+    let half_in = Some(Trip::Half { took: seconds(0), missing: missing.into() });
+    let trips = Told { last: half_in, ..well().trips };
+    let in_only = Facts { gives_out: false, has_begun: false, trips, event_ago: None, ..well() };
+    let untried = Facts { trips: Told::default(), running_for: seconds(1), ..in_only.clone() };
     check(vec![
         ("half", of_half.clone(), State::NotExposed, "may not write to the log"),
         ("half, and one is sick", Facts { partitions: sick(0..1), ..of_half }, State::Degraded, "a/0"),
         ("nothing is given out", in_only.clone(), State::NotExposed, "no \"out\""),
-        (
-            "and the log has not answered yet",
-            Facts { log: log(None, 0), running_for: seconds(1), ..in_only.clone() },
-            State::Starting,
-            "",
-        ),
+        ("and the log answers, and nobody has tried to write", untried.clone(), State::Starting, "no canary"),
+        ("for long", Facts { running_for: STALL, ..untried }, State::Stalled, "nothing is known"),
         ("or is away", Facts { log: log(None, 2), ..in_only.clone() }, State::LogUnreachable, "log"),
         ("or takes nothing", Facts { trips: lost(2, Step::Append, None), ..in_only }, State::Stalled, "take"),
     ]);

@@ -97,6 +97,8 @@ struct Shared {
     last: Mutex<Verdict>,
     /// A canary has failed: the log is to be asked now.
     doubt: Notify,
+    /// The log was away and has come back: a canary is to prove it now.
+    back: Notify,
 }
 
 impl Health {
@@ -113,6 +115,7 @@ impl Health {
             seen: ArcSwap::from_pointee(Seen::nothing(started_at)),
             last: Mutex::new(last),
             doubt: Notify::new(),
+            back: Notify::new(),
         }))
     }
 
@@ -133,6 +136,11 @@ impl Health {
     /// What there is one of for each stream or partition, as Prometheus reads it.
     pub fn gauges(&self) -> String {
         gauges::written(&self.0.seen.load())
+    }
+
+    /// Waits until the log was away and has come back.
+    async fn log_is_back(&self) {
+        self.0.back.notified().await;
     }
 
     fn note(&self, trip: Trip) {
@@ -167,7 +175,14 @@ impl Shared {
     }
 
     fn verdict(&self) -> Verdict {
-        let facts = self.facts_of(&self.seen.load(), Instant::now());
+        let now = Instant::now();
+        let mut facts = self.facts_of(&self.seen.load(), now);
+        let mut trips = self.trips.lock();
+        if trips.log_is_away(judge::is_away(&facts, self.options.stall_after), now) {
+            self.back.notify_one();
+        }
+        facts.trips = trips.told(now);
+        drop(trips);
         let judged = judge::of_host(&facts, self.options.stall_after);
         let mut last = self.last.lock();
         let before = last.state;

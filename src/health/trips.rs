@@ -11,6 +11,9 @@ pub(super) struct Trips {
     /// When one last proved what this instance can prove, and how long it took.
     proven: Option<(Instant, Duration)>,
     failed_in_a_row: u32,
+    /// When the log was last away, until one has proven again what this instance can prove.
+    away_at: Option<Instant>,
+    is_away: bool,
 }
 
 /// The same at one moment.
@@ -19,6 +22,8 @@ pub(super) struct Told {
     pub(super) last: Option<Trip>,
     pub(super) proven_ago: Option<Duration>,
     pub(super) failed_in_a_row: u32,
+    /// Since the log was away, where nothing has been proven after that.
+    pub(super) away_ago: Option<Duration>,
 }
 
 impl Trips {
@@ -27,15 +32,25 @@ impl Trips {
             Trip::Made { took } | Trip::Half { took, .. } => {
                 self.proven = Some((now, *took));
                 self.failed_in_a_row = 0;
+                self.away_at = None;
             }
             Trip::Failed { .. } => self.failed_in_a_row = self.failed_in_a_row.saturating_add(1),
         }
         self.last = Some(trip);
     }
 
+    /// Whether the log is away now. What was lost meanwhile says nothing of the time after. True: it has just come back.
+    pub(super) fn log_is_away(&mut self, is_away: bool, now: Instant) -> bool {
+        if is_away {
+            (self.away_at, self.failed_in_a_row) = (Some(now), 0);
+        }
+        std::mem::replace(&mut self.is_away, is_away) && !is_away
+    }
+
     pub(super) fn told(&self, now: Instant) -> Told {
         let proven_ago = self.proven.map(|(at, _)| now.saturating_duration_since(at));
-        Told { last: self.last.clone(), proven_ago, failed_in_a_row: self.failed_in_a_row }
+        let away_ago = self.away_at.map(|at| now.saturating_duration_since(at));
+        Told { last: self.last.clone(), proven_ago, failed_in_a_row: self.failed_in_a_row, away_ago }
     }
 
     /// How long the last one took that came through.

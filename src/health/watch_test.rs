@@ -195,6 +195,31 @@ async fn a_log_that_does_not_answer_is_told_at_the_second_question_or_at_the_fir
 }
 
 #[tokio::test]
+async fn a_log_that_comes_back_is_well_when_a_canary_is_and_one_is_sent_at_once() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    host.log.memory.away.store(true, Ordering::Relaxed);
+    let lost = || host.health.note(Trip::Failed { at: Step::Append, why: "secret.internal".into() });
+    for _ in 0..3 {
+        survey::ask(&host.health.0).await;
+        lost();
+    }
+    assert_eq!(host.health.verdict().state, State::LogUnreachable);
+    host.log.memory.away.store(false, Ordering::Relaxed);
+    survey::ask(&host.health.0).await;
+    let verdict = host.health.verdict();
+    assert_eq!((verdict.state, verdict.cause.contains("answers again")), (State::LogUnreachable, true), "{verdict:?}");
+    tokio::time::timeout(AT_MOST, host.health.log_is_back()).await.expect("a canary is to be sent");
+    host.health.note(Trip::Made { took: Duration::from_millis(1) });
+    assert_eq!(host.health.verdict().state, State::Quiet);
+    // And what is refused from then on is not the log that was away.
+    lost();
+    assert_eq!(host.health.verdict().state, State::Quiet);
+    lost();
+    assert_eq!(host.health.verdict().state, State::Stalled);
+}
+
+#[tokio::test]
 async fn a_tail_that_stands_still_is_told_from_one_that_is_late_in_a_part() {
     let host = Host::start().await;
     host.put(0, true).await;

@@ -159,7 +159,7 @@ pub struct Sick {
 #[error("{why}")]
 pub struct MakeError {
     pub why: String,
-    /// The command with which an operator makes it.
+    /// The command with which an operator makes it. None where the log has not answered: it may be there.
     pub by_hand: Option<String>,
 }
 

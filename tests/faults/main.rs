@@ -6,6 +6,7 @@
 //! - `load` producers that keep a little ahead of a reader, and what each of their events was told
 //! - `follower` a reader that stays connected, and waiting on what it has seen
 //! - `forwarder` an address behind which brokers change
+//! - `stage` a server whose verdict is watched, and the table of what it said when
 //! - the other modules are the facts; the server and its wire are those of `tests/it/`
 
 #![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
@@ -27,6 +28,7 @@ mod follower;
 mod forwarder;
 mod ledger;
 mod load;
+mod stage;
 
 mod away;
 mod group;
@@ -38,4 +40,5 @@ mod paused;
 mod replaced;
 mod scrapes;
 mod spool;
+mod states;
 mod stop;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -76,6 +78,16 @@ impl Broker {
         cut.add_partition_offset(topic, partition, Offset::Offset(below)).expect("a valid offset");
         let cut = self.admin().delete_records(&cut, &options()).await.expect("the broker answers");
         cut.elements().iter().for_each(|one| one.error().expect("the records are deleted"));
+    }
+
+    /// The topic's configuration is this from now on, and nothing else but "keep everything".
+    pub async fn set_config(&self, topic: &str, config: &[(&str, &str)]) {
+        let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("retention.ms", "-1");
+        for (key, value) in config {
+            wanted = wanted.set(key, value);
+        }
+        let answers = self.admin().alter_configs([&wanted], &options()).await.expect("the broker answers");
+        answers.into_iter().for_each(|answer| _ = answer.expect("the topic is configured"));
     }
 
     /// What the topic's configuration says.

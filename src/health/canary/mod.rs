@@ -150,6 +150,7 @@ impl Canary {
             let trip = async {
                 tokio::select! {
                     _ = tick.tick() => {}
+                    () = health.log_is_back() => {}
                     () = self.read_on() => {}
                 }
                 self.travel().await

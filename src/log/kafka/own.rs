@@ -1,9 +1,10 @@
 //! Makes a topic of sluice's own, as an administrator would.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::runtime::Handle;
 
 use super::clients::{Clients, make as make_client};
@@ -26,26 +27,50 @@ pub(super) async fn make(clients: &Clients, topic: &Topic, engine: &Handle) -> R
     let (of_thread, wanted, runs_on) = (clients.clone(), topic.clone(), engine.clone());
     // On a thread that may block: so does the end of a client.
     let made = engine.spawn_blocking(move || runs_on.block_on(make_now(&of_thread, &wanted)));
-    let made = made.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()));
-    made.map_err(|why| MakeError { why, by_hand: Some(by_hand(clients, topic)) })
+    let made = made.await.unwrap_or_else(|_| Err(Fault::no_answer("the process is stopping")));
+    made.map_err(|fault| match fault {
+        Fault::NoAnswer(why) => MakeError { why, by_hand: None },
+        Fault::Refused(why) => MakeError { why, by_hand: Some(by_hand(clients, topic)) },
+    })
 }
 
-async fn make_now(clients: &Clients, topic: &Topic) -> Result<(), String> {
+/// Why the topic is not made: a cluster that says nothing may have it.
+enum Fault {
+    NoAnswer(String),
+    Refused(String),
+}
+
+impl Fault {
+    fn no_answer(fault: impl Display) -> Self {
+        Self::NoAnswer(fault.to_string())
+    }
+
+    fn of_creation(fault: &KafkaError) -> Self {
+        let silent =
+            [Code::OperationTimedOut, Code::RequestTimedOut, Code::BrokerTransportFailure, Code::AllBrokersDown];
+        match fault.rdkafka_error_code() {
+            Some(code) if silent.contains(&code) => Self::no_answer(fault),
+            _ => Self::Refused(fault.to_string()),
+        }
+    }
+}
+
+async fn make_now(clients: &Clients, topic: &Topic) -> Result<(), Fault> {
     // Where it is there nobody needs the right to make it.
-    let looker = Reader::new(clients, NAME).map_err(|fault| fault.to_string())?;
+    let looker = Reader::new(clients, NAME).map_err(Fault::no_answer)?;
     let there = looker.partitions(std::slice::from_ref(topic), Until::after(LOOK_WITHIN));
-    if !there.map_err(|fault| fault.to_string())?.is_empty() {
+    if !there.map_err(Fault::no_answer)?.is_empty() {
         return Ok(());
     }
     let admin: AdminClient<Context> =
-        make_client(&clients.admin(), Context::new(NAME, |_| ())).map_err(|fault| fault.to_string())?;
+        make_client(&clients.admin(), Context::new(NAME, |_| ())).map_err(Fault::no_answer)?;
     let wanted = NewTopic::new(topic.as_str(), 1, REPLICATION).set("retention.ms", RETENTION_MS);
     let options = AdminOptions::new().request_timeout(Some(MADE_WITHIN)).operation_timeout(Some(MADE_WITHIN));
-    let answers = admin.create_topics([&wanted], &options).await.map_err(|fault| fault.to_string())?;
+    let answers = admin.create_topics([&wanted], &options).await.map_err(|fault| Fault::of_creation(&fault))?;
     match answers.into_iter().next() {
-        Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(format!("Kafka does not make the topic {topic}: {code}")),
-        None => Err(format!("Kafka says nothing of the topic {topic}")),
+        Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(Fault::Refused(format!("Kafka does not make the topic {topic}: {code}"))),
+        None => Err(Fault::no_answer(format!("Kafka says nothing of the topic {topic}"))),
     }
 }
 
