@@ -158,7 +158,7 @@ async fn watch(shared: Arc<Shared>, mut stop: Stop) {
     loop {
         tokio::select! {
             _ = tick.tick() => shared.look(),
-            () = stop.reached(Stage::EndStreams) => return,
+            () = stop.reached(Stage::Finishing) => return,
         }
     }
 }

@@ -104,7 +104,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) {
             () = tokio::time::sleep(if answered { EVERY } else { AGAIN_AFTER }) => {}
             // A canary has failed: is it the log?
             () = shared.doubt.notified() => {}
-            () = stop.reached(Stage::EndStreams) => return,
+            () = stop.reached(Stage::Finishing) => return,
         }
     }
 }

@@ -160,7 +160,7 @@ impl Canary {
                     count(&trip);
                     health.note(trip);
                 }
-                () = stop.reached(Stage::EndStreams) => return,
+                () = stop.reached(Stage::Finishing) => return,
             }
         }
     }
