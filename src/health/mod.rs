@@ -119,7 +119,7 @@ impl Health {
         }))
     }
 
-    /// Watches on the engine, until streams end.
+    /// Watches on the engine, until a stop lets nobody in.
     pub fn start(&self, engine: &Handle, stop: &Stop) {
         engine.spawn(survey::run(self.0.clone(), stop.clone()));
         engine.spawn(watch(self.0.clone(), stop.clone()));

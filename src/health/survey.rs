@@ -96,7 +96,7 @@ impl Surveys {
     }
 }
 
-/// Until streams end.
+/// Until a stop lets nobody in.
 pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) {
     loop {
         let answered = ask(&shared).await;

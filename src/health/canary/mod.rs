@@ -142,7 +142,7 @@ impl Canary {
         }
     }
 
-    /// Until streams end.
+    /// Until a stop lets nobody in.
     pub async fn run(mut self, health: Health, mut stop: Stop) {
         let mut tick = interval(self.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
