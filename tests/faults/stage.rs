@@ -72,6 +72,17 @@ impl Stage {
 
     /// The fault happens, and the verdict comes to say this of the host; what it says then.
     pub async fn says(&mut self, state: &'static str, fault: &'static str, happens: impl Future<Output = ()>) -> Value {
+        self.says_by(&[], state, fault, happens).await
+    }
+
+    /// The same; before it any of these states may be said.
+    pub async fn says_by(
+        &mut self,
+        on_the_way: &[&'static str],
+        state: &'static str,
+        fault: &'static str,
+        happens: impl Future<Output = ()>,
+    ) -> Value {
         let begun = Instant::now();
         happens.await;
         // A broker that comes back takes its own time to start, which is not ours.
@@ -79,7 +90,7 @@ impl Stage {
         let (told, _) = self.until(&[state], fault).await;
         let said = begun.elapsed();
         assert!(said < SAID_WITHIN, "{fault}: {state} is said only after {said:?}; the log:\n{}", self.server.stderr());
-        self.changes_are(&[state], fault);
+        self.changes_are(&[on_the_way, &[state]].concat(), fault);
         if let Some(open) = self.open.take() {
             self.close(open, ended.elapsed(), state);
         }

@@ -103,7 +103,8 @@ async fn events_that_the_log_refuses_for_good_degrade_until_an_operator_has_seen
 
     let poster = stage.poster();
     let told = stage
-        .says("log_unreachable", "the broker stops (SIGTERM), and events are spooled", async {
+        // Events may wait before the log has failed to answer twice.
+        .says_by(&["degraded"], "log_unreachable", "the broker stops (SIGTERM), and events are spooled", async {
             node.stop().await;
             // Of random letters: it is compressed before it is weighed.
             let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(10_000).collect();
@@ -299,7 +300,8 @@ async fn a_log_that_answers_and_lets_no_event_through_stalls() {
     stage.leaves(async { cluster.clear_request_errors(RDKafkaApiKey::Fetch) }).await;
 
     let told = stage
-        .says("stalled", "the broker that leads the canaries' topic takes 20 s", async {
+        // Its partition is named before two canaries are lost.
+        .says_by(&["degraded"], "stalled", "the broker that leads the canaries' topic takes 20 s", async {
             cluster.partition_leader(CANARY, 0, Some(2)).expect("a leader");
             cluster.broker_round_trip_time(2, SLOW).expect("it is slow");
         })
