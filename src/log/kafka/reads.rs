@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,9 @@ const TURN_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CHECK_WITHIN: Duration = Duration::from_secs(2);
 const CHECK_NAME: &str = "kafka-check";
+/// A client that is not answered so often in a row is made anew: one that has lost its brokers may go on looking where they
+/// were, while a new one finds them.
+const UNANSWERED_MAX: u32 = 3;
 
 pub(super) struct Reads {
     pool: Arc<Pool>,
@@ -35,6 +39,7 @@ pub(super) struct Reads {
 pub(super) struct Check {
     clients: Clients,
     reader: Mutex<Arc<Reader>>,
+    unanswered: AtomicU32,
     /// What the cluster last said of itself.
     pub(super) known: Mutex<Cluster>,
 }
@@ -54,7 +59,7 @@ impl Reads {
 
     pub(super) async fn check(&self) -> Result<(), ReadError> {
         let check = self.check.clone();
-        let asked = self.engine.spawn_blocking(move || check.reader()?.answers(Until::after(CHECK_WITHIN)));
+        let asked = self.engine.spawn_blocking(move || check.ask(|reader| reader.answers(Until::after(CHECK_WITHIN))));
         asked.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -114,7 +119,10 @@ impl Reads {
             let _turn = turn;
             let reader = pool.reader()?;
             let answer = question(&reader, Until::after(ANSWER_WITHIN));
-            pool.idle.lock().push(reader);
+            // One that nobody answers is not asked again: another one may find who does.
+            if !matches!(answer, Err(ReadError::Unavailable(_))) {
+                pool.idle.lock().push(reader);
+            }
             answer
         });
         answered.await.unwrap_or_else(|_| Err(stopping()))
@@ -137,15 +145,26 @@ impl Pool {
 impl Check {
     fn start(clients: &Clients) -> Result<Self, OpenError> {
         let reader = Mutex::new(Arc::new(Reader::new(clients, CHECK_NAME)?));
-        Ok(Self { clients: clients.clone(), reader, known: Mutex::default() })
+        Ok(Self { clients: clients.clone(), reader, unanswered: AtomicU32::new(0), known: Mutex::default() })
     }
 
-    /// Blocks where the addresses have changed.
+    /// A question to the cluster. Blocks.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Reader) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let answer = question(self.reader()?.as_ref());
+        match answer {
+            Ok(_) => self.unanswered.store(0, Ordering::Relaxed),
+            Err(_) => _ = self.unanswered.fetch_add(1, Ordering::Relaxed),
+        }
+        answer
+    }
+
+    /// Blocks where it is made anew.
     pub(super) fn reader(&self) -> Result<Arc<Reader>, ReadError> {
         let reader = self.reader.lock().clone();
-        if reader.is_of(&self.clients) {
+        if reader.is_of(&self.clients) && self.unanswered.load(Ordering::Relaxed) < UNANSWERED_MAX {
             return Ok(reader);
         }
+        self.unanswered.store(0, Ordering::Relaxed);
         let made = Arc::new(Reader::new(&self.clients, CHECK_NAME).map_err(not_made)?);
         *self.reader.lock() = made.clone();
         Ok(made)

@@ -58,7 +58,7 @@ async fn ask_the_cluster(
 ) -> Result<(Cluster, Option<ReadError>), ReadError> {
     let (asking, asked_for) = (check.clone(), topics.to_vec());
     let asked = engine
-        .spawn_blocking(move || asking.reader()?.cluster(&asked_for, Until::after(CLUSTER_WITHIN)))
+        .spawn_blocking(move || asking.ask(|reader| reader.cluster(&asked_for, Until::after(CLUSTER_WITHIN))))
         .await
         .unwrap_or_else(|_| Err(stopping()));
     match asked {
