@@ -15,6 +15,9 @@ const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
 const CANARY_EVERY_MOST: Duration = Duration::from_secs(3_600);
 /// Canaries that have to be lost before silence means something.
 const CANARIES_LEAST: u32 = 3;
+/// What sluice's own canary needs, and more: without it /health would never be well.
+const CANARY_ROOM: u64 = 512;
+const NO_ROOM: &str = "less than 512 bytes: the canary by which /health knows that events flow would not fit";
 /// Deepest nesting that every JSON parser on the way can follow.
 const DEPTH_MOST: usize = 128;
 
@@ -56,9 +59,12 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     check("hub.heartbeat", hub.heartbeat >= HEARTBEAT_LEAST, "less than 1s");
     check("hub.ring_bytes", hub.ring_bytes != Some(0), "0: readers could not be served from memory at all");
     let most = intake::BYTES_MOST;
+    let has_room = |bytes| bytes == 0 || bytes >= CANARY_ROOM;
     check("intake.max_body_bytes", intake.max_body_bytes <= most, "more than 512MiB, the most there is (0 means that)");
+    check("intake.max_body_bytes", has_room(intake.max_body_bytes), NO_ROOM);
     check("intake.max_event_bytes", intake.max_event_bytes <= most, "more than 512MiB, the most there is");
-    check("intake.max_depth", (1..=DEPTH_MOST).contains(&intake.max_depth), "not between 1 and 128");
+    check("intake.max_event_bytes", has_room(intake.max_event_bytes), NO_ROOM);
+    check("intake.max_depth", (2..=DEPTH_MOST).contains(&intake.max_depth), "not between 2 (meta is one) and 128");
     check("intake.deadline", !intake.deadline.is_zero(), "0: no event could be taken in time");
     let often_enough = (CANARY_EVERY_LEAST..=CANARY_EVERY_MOST).contains(&health.canary_every);
     check("health.canary_every", often_enough, "not between 250ms and 1h");

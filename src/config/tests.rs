@@ -52,7 +52,7 @@ fn every_fault_is_reported_at_once_with_its_origin() {
         ("sluice.toml", "http.listen"),
         ("sluice.toml", "did you mean 'workers'?"),
         ("sluice.toml", "hub.heartbeat"),
-        ("sluice.toml", "intake.max_depth: not between"),
+        ("sluice.toml", "intake.max_depth: not between 2"),
         ("sluice.toml", "log.kafka.properties.acks"),
         ("environment variable SLUICE__HTTP__WORKERS", "http.workers"),
         ("environment variable SLUICE__LOG__SQLITE__RETENTION_AGE", "'-1d' is not a duration"),

@@ -117,7 +117,7 @@ async fn whatever_else_is_there_is_critical_and_never_unknown() {
         (json_answer("404 Not Found", r#"{"detail":"nothing | here"}"#), "404 Not Found: nothing / here"),
         (json_answer("200 OK", &" ".repeat(300_000)), "longer than"),
         // It says that all is well, and its stream is no stream.
-        (json_answer("200 OK", healthy), ""),
+        (json_answer("200 OK\r\nConnection: close", healthy), "is none: it is ''"),
         (json_answer("302 Found\r\nLocation: http://127.0.0.1:1/", ""), "302"),
     ];
     let mut cases = vec![(nobody, ""), ("ftp://x".to_owned(), "the address"), ("http://u:p@x".to_owned(), "password")];

@@ -12,6 +12,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +23,6 @@ use reqwest::redirect::Policy;
 use self::probe::{Probe, Wanted};
 use self::report::{Level, Report};
 use super::remote::{self, TOKEN_BYTES_MAX};
-use super::say;
 use crate::fetch;
 use crate::model::{StreamName, units};
 
@@ -59,8 +59,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     // What is read is the report on stdout.
     std::panic::set_hook(Box::new(|_| {}));
     let report = guarded(|| look(args));
-    say(&report.to_string());
-    ExitCode::from(report.level.code())
+    // A report that nobody gets says nothing good.
+    let told = writeln!(std::io::stdout(), "{report}").is_ok();
+    ExitCode::from(if told { report.level.code() } else { Level::Critical.code() })
 }
 
 /// A fault of this command says nothing good of the server: it is CRITICAL, and no other code.

@@ -17,6 +17,8 @@ use crate::model::StreamName;
 
 /// Bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// What a stream is read as.
+const LINES: &str = "application/x-ndjson";
 const SCHEMA: &str = "/test/event/1.0.0";
 
 /// What is to be found out.
@@ -143,14 +145,20 @@ impl Probe {
     /// An open stream, its first bytes read: they come at once.
     async fn open(&self, stream: &StreamName) -> Result<Response, String> {
         self.step.set("the stream has not opened");
-        let request = self.http.get(self.at(&format!("v2/stream/{stream}"))).header(ACCEPT, "application/x-ndjson");
+        let request = self.http.get(self.at(&format!("v2/stream/{stream}"))).header(ACCEPT, LINES);
         let mut answer = send(request).await?;
         if answer.status() != StatusCode::OK {
             let status = answer.status();
             return Err(refusal(&format!("the stream {stream}"), status, &body(answer).await.unwrap_or_default()));
         }
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.starts_with(LINES) {
+            return Err(format!("the stream {stream} is none: it is '{kind}'"));
+        }
         match answer.chunk().await.map_err(with_causes)? {
-            Some(_) => Ok(answer),
+            // Keep-alives are empty lines.
+            Some(begun) if begun.iter().find(|byte| **byte != b'\n').is_none_or(|byte| *byte == b'{') => Ok(answer),
+            Some(_) => Err(format!("the stream {stream} is none: it brings something else than events")),
             None => Err(format!("the stream {stream} ends before it begins")),
         }
     }
