@@ -47,10 +47,9 @@ use crate::shutdown::{Shutdown, Stop};
 use self::handover::{Ending, Offer, Predecessor};
 use self::reload::Reloader;
 use self::sockets::{Bound, Sockets};
-use self::stop::Signals;
 
 pub use self::reload::Settings;
-pub use self::stop::Ended;
+pub use self::stop::{Ended, Signals};
 
 /// How long a successor reads the log before it serves: the one before it serves meanwhile.
 const CATCHES_UP_WITHIN: Duration = Duration::from_secs(20);

@@ -50,8 +50,8 @@ pub enum Ended {
     Unfinished,
 }
 
-/// What asks the process to stop. Listened to before anybody is told that it serves: until then a signal kills it.
-pub(super) struct Signals {
+/// What asks the process to stop. Where nobody listens, a signal kills it; but not the first process of a container.
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
@@ -78,11 +78,11 @@ impl Times {
 }
 
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use super::{EXIT_FAILURE, EXIT_USAGE, ServeArgs, complain, demo, say};
-use crate::app::{self, Ended, Running, Settings, StartError};
+use crate::app::{self, Ended, Running, Settings, Signals, StartError};
 use crate::config::Loaded;
 use crate::http::Logging;
 
@@ -39,7 +39,16 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Result<Ended, StartError> {
     let engine = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build()?;
     let served = actix_rt::System::new().block_on(async {
-        let running = app::start(loaded, settings, logging, engine.handle()).await?;
+        let mut early = Signals::listen()?;
+        let running = tokio::select! {
+            biased;
+            () = early.next() => {
+                tracing::info!("stopped before it served");
+                return Ok(Ended::Clean);
+            }
+            running = app::start(loaded, settings, logging, engine.handle()) => running?,
+        };
+        drop(early);
         greet(&running);
         if demo {
             engine.spawn(demo::feed(running.intake.clone(), running.stop()));

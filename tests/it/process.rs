@@ -253,3 +253,20 @@ async fn what_holds_is_shown_without_secrets() {
     assert!(shown.contains("http.listen = \"127.0.0.1:1\"  # flag --listen\n"), "{shown}");
     assert!(shown.contains("sasl.password") && !shown.contains("hush"), "{shown}");
 }
+
+/// Where it is the first process of a container, a signal that nobody listens to does nothing.
+#[tokio::test]
+async fn a_signal_during_the_start_ends_it_and_the_exit_code_is_0() {
+    let catalog = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = sluice();
+    let source = format!("http://{}", catalog.local_addr().expect("an address"));
+    command.args(["--listen", "127.0.0.1:0", "--admin", "off", "--streams", &source]).arg("--data").arg(folder.path());
+    let mut process = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("it runs");
+    let asked = timeout(PATIENCE, catalog.accept()).await.expect("it asks for its catalogue").expect("a connection");
+    let pid = process.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    let ended = timeout(PATIENCE, process.wait()).await.expect("it ends by itself").expect("a child");
+    assert_eq!(ended.code(), Some(0));
+    drop(asked);
+}
