@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fault::{Fault, Of};
 use super::store::Load;
 use crate::model::{Timestamp, Topic};
 
@@ -37,6 +38,8 @@ pub(super) struct Pace {
     pub(super) again_most: Duration,
     /// A topic that the log refuses for so long is set aside.
     pub(super) refused: Duration,
+    /// From one look at a fault of the disk to the next.
+    pub(super) look: Duration,
 }
 
 impl Default for Pace {
@@ -47,6 +50,7 @@ impl Default for Pace {
             again: Duration::from_millis(100),
             again_most: Duration::from_secs(1),
             refused: Duration::from_secs(30),
+            look: Duration::from_secs(5),
         }
     }
 }
@@ -68,7 +72,7 @@ pub(super) struct Gate {
     pub(super) aside: Load,
     pub(super) oldest: Option<Timestamp>,
     /// Why the spool takes nothing.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
 }
 
 /// A topic that is in the spool.
@@ -143,7 +147,7 @@ impl Gate {
 
     /// Nobody knows what is in the spool, so nothing may overtake it.
     pub(super) fn shut(&mut self, why: String) {
-        self.fault = Some(why.clone());
+        self.fault = Some(Fault { of: Of::Opening, why: why.clone() });
         self.shut = Some(why);
     }
 
@@ -263,6 +267,12 @@ impl Gate {
     /// When a topic may be replayed that may not now.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.lanes.values().filter(|lane| lane.events > 0 && !lane.replayed).map(|lane| lane.not_before).min()
+    }
+
+    /// How often it is to be looked whether the fault is over. None: there is none, or what is done anyway ends it.
+    pub(super) fn looks_every(&self) -> Option<Duration> {
+        let fault = self.fault.as_ref()?;
+        fault.of.is_of_the_disk().then_some(self.pace.look)
     }
 
     /// What was [`Gate::turn`]ed to has been tried.

@@ -26,7 +26,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 /// Until the spool is closed; what is under way then is finished.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut replays = JoinSet::new();
-    let mut events_waited = false;
+    let (mut events_waited, mut look_at) = (false, None);
     loop {
         let stopping = shared.stopping.load(Ordering::Acquire);
         while !stopping && let Some(turn) = next(&shared) {
@@ -39,7 +39,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         let tick = events_waited.then_some(now + TICK);
         let due = shared.gate.lock().next_at().filter(|_| !stopping).map(|at| at.max(now + LOOK_EVERY_LEAST));
-        let wake = tick.into_iter().chain(due).min();
+        look_at = look(&shared, look_at, now);
+        let wake = tick.into_iter().chain(due).chain(look_at).min();
         tokio::select! {
             Some(_) = replays.join_next() => {}
             () = shared.work.notified() => {}
@@ -50,6 +51,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 fn next(shared: &Shared) -> Option<Turn> {
     shared.gate.lock().turn(Instant::now())
+}
+
+/// Has a fault of the disk looked at when it is time, so that it ends although nothing is to be kept. When next.
+fn look(shared: &Shared, at: Option<Instant>, now: Instant) -> Option<Instant> {
+    let every = shared.gate.lock().looks_every()?;
+    match at {
+        Some(at) if at > now => return Some(at),
+        // A writer with too much to do sees it for itself.
+        Some(_) => drop(shared.give(Job::Look)),
+        None => {}
+    }
+    Some(now + every)
 }
 
 /// Metrics, and a word to the operator when it begins and when it is over.

@@ -221,6 +221,11 @@ impl Store {
         Ok(pragma(&self.0, "freelist_count")? > FREE_PAGES_KEPT)
     }
 
+    /// As little as can be written, to see whether anything can be.
+    pub(super) fn try_to_write(&self) -> rusqlite::Result<()> {
+        self.0.pragma_update(None, "user_version", FORMAT)
+    }
+
     fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
         self.0.transaction_with_behavior(TransactionBehavior::Immediate)
     }
