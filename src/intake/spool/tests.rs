@@ -1,5 +1,7 @@
 //! What the spool promises, over a log that does as it is told.
 
+mod edges;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
