@@ -55,7 +55,8 @@ async fn while_the_log_is_away_events_are_answered_202_and_survive_a_kill() {
 
 #[tokio::test]
 async fn a_full_spool_and_none_are_503() {
-    let full = Server::start(spooling().env("SLUICE__INTAKE__SPOOL__MAX_BYTES", "100")).await;
+    let full = Server::start(spooling().env("SLUICE__INTAKE__SPOOL__MAX_BYTES", "2000")).await;
+    while full.post(&event()).await.status() == 202 {}
     let none = Server::start(away()).await;
     for (server, why) in [(&full, "intake.spool.max_bytes"), (&none, "the log")] {
         let answer = server.post(&event()).await;

@@ -172,7 +172,7 @@ impl Log for Fake {
 
 pub(super) fn pace() -> Pace {
     let ms = Duration::from_millis;
-    Pace { suspect: ms(20), closing: ms(50), again: ms(2), again_most: ms(10), refused: ms(100) }
+    Pace { suspect: ms(20), closing: ms(50), again: ms(2), again_most: ms(10), refused: ms(100), look: ms(10) }
 }
 
 pub(super) fn text(record: &NewRecord) -> String {

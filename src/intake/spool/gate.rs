@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fault::{Fault, Of};
 use super::store::Load;
 use crate::model::{Timestamp, Topic};
 
@@ -37,6 +38,8 @@ pub(super) struct Pace {
     pub(super) again_most: Duration,
     /// A topic that the log refuses for so long is set aside.
     pub(super) refused: Duration,
+    /// From one look at a fault of the disk to the next.
+    pub(super) look: Duration,
 }
 
 impl Default for Pace {
@@ -47,13 +50,14 @@ impl Default for Pace {
             again: Duration::from_millis(100),
             again_most: Duration::from_secs(1),
             refused: Duration::from_secs(30),
+            look: Duration::from_secs(5),
         }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Gate {
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Whether what is new may go into the spool at all.
     takes: bool,
     /// Why nobody knows what is in the spool. None: it is open.
@@ -68,7 +72,7 @@ pub(super) struct Gate {
     pub(super) aside: Load,
     pub(super) oldest: Option<Timestamp>,
     /// Why the spool takes nothing.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
 }
 
 /// A topic that is in the spool.
@@ -143,7 +147,7 @@ impl Gate {
 
     /// Nobody knows what is in the spool, so nothing may overtake it.
     pub(super) fn shut(&mut self, why: String) {
-        self.fault = Some(why.clone());
+        self.fault = Some(Fault { of: Of::Opening, why: why.clone() });
         self.shut = Some(why);
     }
 
@@ -265,6 +269,12 @@ impl Gate {
         self.lanes.values().filter(|lane| lane.events > 0 && !lane.replayed).map(|lane| lane.not_before).min()
     }
 
+    /// How often it is to be looked whether the fault is over. None: there is none, or what is done anyway ends it.
+    pub(super) fn looks_every(&self) -> Option<Duration> {
+        let fault = self.fault.as_ref()?;
+        fault.of.is_of_the_disk().then_some(self.pace.look)
+    }
+
     /// What was [`Gate::turn`]ed to has been tried.
     pub(super) fn replayed(&mut self, topic: &Topic, how: &Replayed, now: Instant) {
         let pace = self.pace;
@@ -281,7 +291,11 @@ impl Gate {
                     lane.closing_until = Some(now + pace.closing);
                 }
             }
-            Replayed::SetAside => {}
+            // One is not refused more slowly than it is taken; and nothing speaks against the next.
+            Replayed::SetAside => {
+                (lane.failures, lane.not_before) = (0, now);
+                lane.batch = (lane.batch * BATCH_GROWS).min(BATCH_MOST);
+            }
             Replayed::Refused | Replayed::Failed => {
                 lane.closing_until = None;
                 lane.batch = 1;
@@ -336,7 +350,7 @@ impl Lane {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.events > 0 && !self.replayed && (self.not_before <= now || self.condemned.is_some())
+        self.events > 0 && !self.replayed && self.not_before <= now
     }
 }
 
@@ -472,6 +486,64 @@ mod tests {
         gate.condemn(&a, "gone");
         assert_eq!(way(&mut gate, &a, then), Ok(Way::Nowhere("gone".into())));
         assert_eq!(gate.turn(then).and_then(|turn| turn.condemned), Some("gone".into()));
+    }
+
+    #[test]
+    fn a_topic_that_was_refused_once_long_ago_is_not_given_up() {
+        let (mut gate, now) = gate(true);
+        let a = Topic::new("a");
+        went_in(&mut gate, &a, 1, now);
+        for times in 1..=REFUSALS_MIN {
+            let then = now + gate.pace.refused * times;
+            gate.turn(then).expect("a turn");
+            gate.replayed(&a, &Replayed::Refused, then);
+            let later = then + gate.pace.refused;
+            assert_eq!(gate.is_refused_for_good(&a, true, later), times == REFUSALS_MIN, "{times} times");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_waits_after_a_failure_and_is_set_aside_in_growing_batches() {
+        let (mut gate, now) = gate(true);
+        let a = Topic::new("a");
+        went_in(&mut gate, &a, 9, now);
+        gate.condemn(&a, "gone");
+        gate.turn(now).expect("a turn");
+        gate.replayed(&a, &Replayed::Failed, now);
+        assert_eq!(gate.turn(now), None, "the disk that has just failed is not asked at once");
+        let then = gate.next_at().expect("a time");
+        assert!(then > now);
+        assert_eq!(gate.turn(then).map(|turn| turn.events_max), Some(1));
+        gate.removed(&a, load(1));
+        gate.replayed(&a, &Replayed::SetAside, then);
+        assert_eq!(gate.turn(then).map(|turn| turn.events_max), Some(BATCH_GROWS));
+    }
+
+    #[test]
+    fn after_a_failure_the_next_batch_is_one_event() {
+        let (mut gate, now) = gate(true);
+        let a = Topic::new("a");
+        went_in(&mut gate, &a, 9_000, now);
+        gate.turn(now).expect("a turn");
+        gate.replayed(&a, &Replayed::All, now);
+        assert_eq!(gate.turn(now).map(|turn| turn.events_max), Some(BATCH_GROWS));
+        gate.replayed(&a, &Replayed::Failed, now);
+        assert_eq!(gate.turn(now + gate.pace.again_most).map(|turn| turn.events_max), Some(1));
+    }
+
+    #[test]
+    fn the_append_that_has_waited_longest_makes_the_log_suspect_whatever_comes_after_it() {
+        let (mut gate, now) = gate(true);
+        let a = Topic::new("a");
+        gate.decide(std::slice::from_ref(&a), now).expect("a way");
+        let mut then = now;
+        while then < now + gate.pace.suspect {
+            assert_eq!(way(&mut gate, &a, then), Ok(Way::Log));
+            then += gate.pace.suspect / 4;
+            // Young ones are always under way.
+            gate.decide(std::slice::from_ref(&a), then - gate.pace.suspect / 8).expect("a way");
+        }
+        assert_eq!(way(&mut gate, &a, then), Ok(Way::Spool));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! - this page: [`Spool`], which stands between the intake and the log
 //! - `gate` which way a record goes: to the log, or behind what is spooled of its topic
-//! - `store` the file; `writer` the one thread that has it
+//! - `store` the file; `writer` the one thread that has it; `fault` why it takes nothing
 //! - `replay` the way from the file into the log
 //! - `desk` what operators see and do
 //! - `open` one process has the file; the next one waits for it
@@ -16,6 +16,7 @@
 mod desk;
 #[cfg(test)]
 mod fake;
+mod fault;
 mod gate;
 mod open;
 mod replay;
@@ -38,6 +39,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use self::fault::Of;
 use self::gate::{Gate, Way};
 use self::writer::{Answer, Job, Put};
 use crate::log::{AppendError, Log};
@@ -117,8 +119,11 @@ pub enum OpenError {
 /// Why events are not in the spool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum PutError {
-    #[error("the spool is full: it has the {0} bytes of intake.spool.max_bytes")]
-    Full(u64),
+    #[error("the spool is full: it has the {bytes_max} bytes of intake.spool.max_bytes")]
+    Full { bytes_max: u64, bytes: u64 },
+    /// It would be refused by an empty spool, too.
+    #[error("the spool takes no more than the {0} bytes of intake.spool.max_bytes, and this alone is more")]
+    Larger(u64),
     #[error("the spool's disk has {0} bytes of free space left, below the floor of {1}")]
     Space(u64, u64),
     #[error("the spool cannot be written: {0}")]
@@ -138,8 +143,14 @@ enum PutError {
 }
 
 impl PutError {
-    fn is_of_the_spool(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Space(..) | Self::Disk(_) | Self::Fsync)
+    /// None: it is not the spool's fault.
+    fn fault(&self) -> Option<Of> {
+        match self {
+            Self::Full { bytes, .. } => Some(Of::Room(*bytes)),
+            Self::Space(..) => Some(Of::FreeSpace),
+            Self::Disk(_) | Self::Fsync => Some(Of::Writing),
+            Self::Larger(_) | Self::Busy | Self::Late | Self::Unanswered | Self::Closed => None,
+        }
     }
 
     fn may_be_there(&self) -> bool {
@@ -307,7 +318,7 @@ impl Shared {
             bytes_max: self.bytes_max,
             oldest: gate.oldest.filter(|_| gate.waiting.events > 0),
             aside: gate.aside.events,
-            fault: gate.fault.clone(),
+            fault: gate.fault.as_ref().map(|fault| fault.why.clone()),
         }
     }
 

@@ -20,13 +20,11 @@ use crate::model::{Timestamp, Topic};
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks for what is due, where nothing else wakes us.
 const LOOK_EVERY_LEAST: Duration = Duration::from_millis(10);
-/// From one attempt to write down what the log has to the next.
-const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Until the spool is closed; what is under way then is finished.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut replays = JoinSet::new();
-    let mut events_waited = false;
+    let (mut events_waited, mut look_at) = (false, None);
     loop {
         let stopping = shared.stopping.load(Ordering::Acquire);
         while !stopping && let Some(turn) = next(&shared) {
@@ -39,7 +37,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         let tick = events_waited.then_some(now + TICK);
         let due = shared.gate.lock().next_at().filter(|_| !stopping).map(|at| at.max(now + LOOK_EVERY_LEAST));
-        let wake = tick.into_iter().chain(due).min();
+        look_at = look(&shared, look_at, now);
+        let wake = tick.into_iter().chain(due).chain(look_at).min();
         tokio::select! {
             Some(_) = replays.join_next() => {}
             () = shared.work.notified() => {}
@@ -50,6 +49,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 fn next(shared: &Shared) -> Option<Turn> {
     shared.gate.lock().turn(Instant::now())
+}
+
+/// Has a fault of the disk looked at when it is time, so that it ends although nothing is to be kept. When next.
+fn look(shared: &Shared, at: Option<Instant>, now: Instant) -> Option<Instant> {
+    let every = shared.gate.lock().looks_every()?;
+    match at {
+        Some(at) if at > now => return Some(at),
+        // A writer with too much to do sees it for itself.
+        Some(_) => drop(shared.give(Job::Look)),
+        None => {}
+    }
+    Some(now + every)
 }
 
 /// Metrics, and a word to the operator when it begins and when it is over.
@@ -148,6 +159,7 @@ async fn settle(shared: &Shared, topic: &Topic, settled: Settled) -> bool {
     if let Some((_, _, why)) = settled.refused.first() {
         tracing::warn!(%topic, events = settled.refused.len(), why, "events are set aside");
     }
+    let again = shared.gate.lock().pace.again_most;
     loop {
         let (topic, settled) = (topic.clone(), settled.clone());
         match shared.ask(|answer| Job::Settle { topic, settled, answer }).await {
@@ -156,7 +168,30 @@ async fn settle(shared: &Shared, topic: &Topic, settled: Settled) -> bool {
                 tracing::warn!(why, "what the log has could not be taken out of the spool: it is sent again");
                 return false;
             }
-            Err(_) => sleep(SETTLE_AGAIN).await,
+            Err(_) => sleep(again).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_spool_is_told_as_metrics() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let oldest = Some(Timestamp(Timestamp::now().0 - 60_000));
+        let status = Status { events: 1, bytes: 2, bytes_max: 3, oldest, aside: 4, fault: None };
+        assert!(metrics::with_local_recorder(&recorder, || tell(&status, false)));
+        let text = recorder.handle().render();
+        let told = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|number| number.parse::<f64>().ok())
+        };
+        let names = [names::SPOOL_EVENTS, names::SPOOL_BYTES, names::SPOOL_MAX_BYTES, names::SPOOL_ASIDE];
+        assert_eq!(names.map(told), [Some(1.0), Some(2.0), Some(3.0), Some(4.0)], "{text}");
+        assert!(told(names::SPOOL_OLDEST_SECONDS).is_some_and(|age| (60.0..90.0).contains(&age)), "{text}");
     }
 }

@@ -221,6 +221,11 @@ impl Store {
         Ok(pragma(&self.0, "freelist_count")? > FREE_PAGES_KEPT)
     }
 
+    /// As little as can be written, to see whether anything can be.
+    pub(super) fn try_to_write(&self) -> rusqlite::Result<()> {
+        self.0.pragma_update(None, "user_version", FORMAT)
+    }
+
     fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
         self.0.transaction_with_behavior(TransactionBehavior::Immediate)
     }
@@ -291,4 +296,22 @@ fn unsigned(number: i64) -> u64 {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_on_disk_when_the_commit_returns() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for _ in ["made", "opened again"] {
+            let store = Store::open(&folder.path().join(FILE_NAME)).expect("a store");
+            // 2 is FULL.
+            let how = ["synchronous", "fullfsync"].map(|name| pragma(&store.0, name).expect("a number"));
+            assert_eq!(how, [2, 1]);
+            let mode = store.0.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+            assert_eq!(mode.as_deref(), Ok("wal"));
+        }
+    }
 }

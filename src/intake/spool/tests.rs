@@ -1,5 +1,7 @@
 //! What the spool promises, over a log that does as it is told.
 
+mod edges;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -27,6 +29,17 @@ impl World {
     fn on(log: Arc<Fake>, folder: Arc<tempfile::TempDir>, options: &Options) -> Self {
         let spool = open(&log, &folder, options, 0, false).expect("a spool").expect("something in it");
         Self { log, spool, folder }
+    }
+
+    /// With an end, and a log that is away.
+    fn of_bytes(max_bytes: u64) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::on(Fake::new(Mood::Away), folder, &Options { enabled: true, max_bytes })
+    }
+
+    /// Who has the file open, too.
+    fn somebody_else(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join(store::FILE_NAME)).expect("the file")
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Fate> {
@@ -150,9 +163,7 @@ async fn what_is_too_large_or_refused_is_the_logs_answer_and_canaries_are_never_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_refuses_and_says_so_until_there_is_room() {
-    let log = Fake::new(Mood::Away);
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    let world = World::on(log, folder, &Options { enabled: true, max_bytes: 500 });
+    let world = World::of_bytes(500);
     let mut taken = 0;
     let refused = loop {
         match world.one("x").await {
@@ -165,6 +176,7 @@ async fn a_full_spool_refuses_and_says_so_until_there_is_room() {
     assert!(world.spool.status().bytes <= 500);
     world.log.is(Mood::Takes);
     world.until_empty().await;
+    world.until("there is room", |status| status.fault.is_none()).await;
     assert_eq!(world.log.values().len(), taken, "what was refused is not in the log");
     world.log.is(Mood::Away);
     assert_eq!(world.one("y").await, Ok(Kept::Spool));
@@ -172,20 +184,54 @@ async fn a_full_spool_refuses_and_says_so_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_with_too_little_space_or_that_fails_refuses() {
+async fn a_request_that_is_larger_than_the_spool_is_refused_and_is_no_fault_of_the_spool() {
+    let world = World::of_bytes(500);
+    let refused = why(world.one(&"x".repeat(900)).await);
+    assert!(refused.contains("NotWritten") && refused.contains("this alone is more"), "{refused}");
+    assert_eq!(world.spool.status().fault, None);
+    assert_eq!(world.one("x").await, Ok(Kept::Spool));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_full_of_what_was_set_aside_has_room_when_that_is_dropped() {
+    let world = World::of_bytes(500);
+    assert_eq!(world.one(&format!("large {}", "x".repeat(300))).await, Ok(Kept::Spool));
+    world.log.is(Mood::Takes);
+    world.until_empty().await;
+    world.log.is(Mood::Away);
+    assert!(why(world.one(&"x".repeat(300)).await).contains("full"));
+    let World { log, spool, folder } = world;
+    let desk = Desk::new(Arc::new(spool));
+    assert!(desk.status().fault.is_some());
+    assert_eq!(desk.drop_aside().await, Ok(1));
+    let world = World { log, spool: desk.into_spool(), folder };
+    world.until("there is room", |status| status.fault.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_with_too_little_space_refuses_until_it_has_more() {
     let log = Fake::new(Mood::Away);
     let folder = tempfile::tempdir().expect("a folder");
-    let place = Place { folder: folder.path().to_owned(), free_bytes_min: u64::MAX, waits: false };
-    let spool = Spool::open_at(pace(), &enabled(), &place, DEADLINE, log.clone(), Handle::current());
-    let spool = spool.expect("a spool").expect("it is wanted");
+    let spool = open(&log, &folder, &enabled(), u64::MAX, false).expect("a spool").expect("it is wanted");
     let world = World { log, spool, folder: Arc::new(folder) };
     assert!(why(world.one("a").await).contains("free space"));
-    let world = world.again(&enabled()).await;
-    let other = rusqlite::Connection::open(world.folder.path().join(store::FILE_NAME)).expect("the file");
+    assert!(world.spool.status().fault.is_some_and(|fault| fault.contains("free space")));
+    // A file system that does not say how much it has is taken to have enough.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::fs::rename(world.folder.path(), elsewhere.path().join("moved")).expect("it is moved");
+    world.until("there is space", |status| status.fault.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_refuses_until_it_works_again() {
+    let world = World::new(Mood::Away);
+    let other = world.somebody_else();
     other.execute_batch("BEGIN IMMEDIATE").expect("somebody writes");
     let refused = why(world.one("b").await);
     assert!(refused.contains("cannot be written") && refused.contains("NotWritten"), "{refused}");
+    assert!(world.spool.status().fault.is_some_and(|fault| fault.contains("cannot be written")));
     other.execute_batch("ROLLBACK").expect("and stops");
+    world.until("it works", |status| status.fault.is_none()).await;
     assert_eq!(world.one("c").await, Ok(Kept::Spool));
     world.log.is(Mood::Takes);
     world.until_empty().await;

@@ -7,6 +7,7 @@ use rusqlite::ffi;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::fault::{Fault, Of};
 use super::store::{Aside, Load, Settled, Store, Waiting, weight};
 use super::{Coming, PutError, Shared};
 use crate::disk::{self, FileLock};
@@ -44,6 +45,8 @@ pub(super) enum Job {
     Drop {
         answer: Answer<u64>,
     },
+    /// Whether the disk's fault is over.
+    Look,
 }
 
 pub(super) struct Put {
@@ -78,6 +81,7 @@ impl Writer {
             if !puts.is_empty() {
                 self.put(puts);
             }
+            self.look_at_fault(false);
             self.shared.work.notify_one();
             while jobs.is_empty() && self.shrink() {}
         }
@@ -89,7 +93,11 @@ impl Writer {
             Job::Put(put) => self.put(vec![put]),
             Job::Oldest { topic, events_max, answer } => {
                 let found = self.store.oldest_of(&topic, events_max, REPLAY_BYTES_MAX);
-                let _ = answer.send(found.map_err(|error| self.failed("cannot be read", &error)));
+                match &found {
+                    Ok(_) => self.is_over(|of| of == Of::Reading),
+                    Err(error) => self.has_failed(Of::Reading, error),
+                }
+                let _ = answer.send(found.map_err(|error| error.to_string()));
             }
             Job::Settle { topic, settled, answer } => {
                 let _ = answer.send(self.settle(&topic, &settled, now));
@@ -98,14 +106,14 @@ impl Writer {
                 let _ = answer.send(self.store.look_aside(events_max).map_err(|error| error.to_string()));
             }
             Job::Retry { answer } => {
-                let moved = self.store.retry_some();
-                let _ = answer.send(moved.map_err(|error| error.to_string()).map(|loads| self.put_back(&loads)));
+                let moved = self.store.retry_some().map(|loads| self.put_back(&loads));
+                let _ = answer.send(moved.map_err(|error| error.to_string()));
             }
             Job::Drop { answer } => {
-                let dropped = self.store.drop_some();
-                let dropped = dropped.map(|loads| self.not_aside_any_more(&loads));
+                let dropped = self.store.drop_some().map(|loads| self.not_aside_any_more(&loads));
                 let _ = answer.send(dropped.map_err(|error| error.to_string()));
             }
+            Job::Look => self.look_at_fault(true),
         }
     }
 
@@ -141,16 +149,24 @@ impl Writer {
         }
         let bytes: u64 = put.records.iter().map(weight).sum();
         let bytes_max = self.shared.bytes_max;
-        let held = {
-            let gate = self.shared.gate.lock();
-            gate.waiting.bytes + gate.aside.bytes
-        };
-        if bytes_max > 0 && held + before + bytes > bytes_max {
-            return Some(PutError::Full(bytes_max));
+        if bytes_max > 0 && bytes > bytes_max {
+            return Some(PutError::Larger(bytes_max));
         }
-        // A file system that does not say is no reason to refuse: the commit will tell.
-        let free = disk::free_bytes(&self.folder).unwrap_or(u64::MAX);
+        if !self.has_room(before + bytes) {
+            return Some(PutError::Full { bytes_max, bytes });
+        }
+        let free = self.free_bytes();
         (free < self.shared.free_bytes_min).then_some(PutError::Space(free, self.shared.free_bytes_min))
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let gate = self.shared.gate.lock();
+        self.shared.bytes_max == 0 || gate.waiting.bytes + gate.aside.bytes + bytes <= self.shared.bytes_max
+    }
+
+    /// A file system that does not say is no reason to refuse: the commit will tell.
+    fn free_bytes(&self) -> u64 {
+        disk::free_bytes(&self.folder).unwrap_or(u64::MAX)
     }
 
     fn is_on_disk(&mut self, puts: Vec<Put>, now: Timestamp) {
@@ -160,7 +176,7 @@ impl Writer {
         }
         gate.oldest.get_or_insert(now);
         drop(gate);
-        self.has_no_fault();
+        self.is_over(Of::is_of_the_disk);
         for Put { records, coming, answer, .. } in puts {
             metrics::counter!(names::SPOOLED).increment(records.len() as u64);
             drop(coming);
@@ -169,8 +185,8 @@ impl Writer {
     }
 
     fn refuse(&self, puts: Vec<Put>, refusal: &PutError) {
-        if refusal.is_of_the_spool() {
-            self.has_a_fault(refusal.to_string());
+        if let Some(of) = refusal.fault() {
+            self.has_a_fault(Fault { of, why: refusal.to_string() });
         }
         for Put { coming, answer, .. } in puts {
             drop(coming);
@@ -179,8 +195,13 @@ impl Writer {
     }
 
     fn settle(&mut self, topic: &Topic, settled: &Settled, now: Timestamp) -> Result<(), String> {
-        self.store.settle(now, settled).map_err(|error| self.failed("cannot be written", &error))?;
-        let oldest = self.store.oldest().map_err(|error| self.failed("cannot be read", &error))?;
+        let failed = |of| move |error: rusqlite::Error| (of, error);
+        let done = self.store.settle(now, settled).map_err(failed(Of::Writing));
+        let oldest = done.and_then(|()| self.store.oldest().map_err(failed(Of::Reading)));
+        let oldest = oldest.map_err(|(of, error)| {
+            self.has_failed(of, &error);
+            error.to_string()
+        })?;
         let appended = Load {
             events: settled.appended.len() as u64,
             bytes: settled.appended.iter().map(|(_, bytes)| bytes).sum(),
@@ -196,8 +217,7 @@ impl Writer {
         gate.aside.bytes += refused.bytes;
         gate.oldest = oldest;
         drop(gate);
-        // It can be written, and there is room again.
-        self.has_no_fault();
+        self.is_over(|of| matches!(of, Of::Writing | Of::Reading));
         metrics::counter!(names::SPOOL_REPLAYED).increment(appended.events);
         Ok(())
     }
@@ -219,24 +239,40 @@ impl Writer {
         events
     }
 
-    fn failed(&self, what: &str, error: &rusqlite::Error) -> String {
-        let fault = format!("the spool {what}: {error}");
-        self.has_a_fault(fault.clone());
-        fault
+    fn has_failed(&self, of: Of, error: &rusqlite::Error) {
+        let what = if of == Of::Reading { "read" } else { "written" };
+        self.has_a_fault(Fault { of, why: format!("the spool cannot be {what}: {error}") });
     }
 
     /// The operator is told once, however many events it concerns.
-    fn has_a_fault(&self, fault: String) {
+    fn has_a_fault(&self, fault: Fault) {
         metrics::counter!(names::SPOOL_FAULTS).increment(1);
         let before = self.shared.gate.lock().fault.replace(fault.clone());
         if before.is_none() {
-            tracing::error!(fault, "the spool takes no events: while the log is away, they are refused");
+            tracing::error!(fault = fault.why, "the spool takes no events: while the log is away, they are refused");
         }
     }
 
-    fn has_no_fault(&self) {
-        if let Some(fault) = self.shared.gate.lock().fault.take() {
-            tracing::info!(fault, "the spool takes events again");
+    /// What the fault speaks of has just been seen to work, if it speaks of that.
+    fn is_over(&self, is_that: impl FnOnce(Of) -> bool) {
+        let over = self.shared.gate.lock().fault.take_if(|fault| is_that(fault.of));
+        if let Some(fault) = over {
+            tracing::info!(fault = fault.why, "the spool takes events again");
+        }
+    }
+
+    /// Room comes by whatever takes something out; free space, and a disk that works, from outside. `writes`: a disk that
+    /// failed is tried by a write.
+    fn look_at_fault(&self, writes: bool) {
+        let fault = self.shared.gate.lock().fault.as_ref().map(|fault| fault.of);
+        let is_over = fault.is_some_and(|of| match of {
+            Of::Room(bytes) => self.has_room(bytes),
+            Of::FreeSpace => self.free_bytes() >= self.shared.free_bytes_min,
+            Of::Writing => writes && self.store.try_to_write().is_ok(),
+            Of::Opening | Of::Reading => false,
+        });
+        if is_over {
+            self.is_over(|of| Some(of) == fault);
         }
     }
 

@@ -1,0 +1,141 @@
+//! What one sees only at the right moment.
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use super::*;
+use crate::intake::spool::gate::{Pace, Replayed};
+use crate::intake::spool::store::{Load, Settled, weight};
+
+/// By then the log has had its time, and the spool has its own still.
+fn soon(world: &World) -> Instant {
+    Instant::now() + world.spool.shared.reserve + pace().suspect
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_hangs_leaves_the_spool_its_time() {
+    let world = World::new(Mood::Hangs);
+    let fates = world.spool.append(vec![record("t", "", "a")], Arc::new(()), soon(&world)).await;
+    assert_eq!(fates, [Ok(Kept::Spool)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_and_not_answered_may_be_there_also_if_the_spool_refuses_it() {
+    let world = World::of_bytes(1);
+    world.log.is(Mood::Hangs);
+    let fate = world.spool.append(vec![record("t", "", "a")], Arc::new(()), soon(&world)).await.remove(0);
+    let said = why(fate);
+    assert!(said.contains("Unknown") && said.contains("no answer in time") && said.contains("max_bytes"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_is_not_sent_again_because_the_disk_fails() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let other = world.somebody_else();
+    let stuck = "CREATE TRIGGER stuck BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'stuck'); END";
+    other.execute_batch(stuck).expect("a trigger");
+    world.log.is(Mood::Takes);
+    let fails = |status: &Status| status.fault.as_ref().is_some_and(|fault| fault.contains("written: stuck"));
+    world.until("it cannot be deleted", fails).await;
+    other.execute_batch("DROP TRIGGER stuck").expect("it is dropped");
+    world.until_empty().await;
+    world.until("the disk works", |status| status.fault.is_none()).await;
+    assert_eq!(world.log.values(), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_takes_nothing_is_not_asked_without_a_pause() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let later = || world.spool.shared.gate.lock().next_at().is_some_and(|at| at > Instant::now());
+    world.until("the next replay is later", |_| later()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_is_always_the_first_that_waits() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let first = world.spool.status().oldest.expect("something waits");
+    while Timestamp::now() == first {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.one("b").await, Ok(Kept::Spool));
+    let (topic, shared) = (Topic::new("t"), &world.spool.shared);
+    let found = shared.ask(|answer| Job::Oldest { topic: topic.clone(), events_max: 9, answer }).await;
+    let [a, b] = &found.expect("events")[..] else { panic!("two wait") };
+    let settle = async |settled| {
+        let done = shared.ask(|answer| Job::Settle { topic: topic.clone(), settled, answer }).await;
+        done.expect("it is written");
+        world.spool.status().oldest
+    };
+    let refused = vec![(a.seq, weight(&a.record), "so".to_owned())];
+    let second = settle(Settled { refused, ..Settled::default() }).await;
+    assert!(second > Some(first), "{second:?}");
+    let appended = vec![(b.seq, weight(&b.record))];
+    assert_eq!(settle(Settled { appended, ..Settled::default() }).await, None);
+    assert_eq!(shared.ask(|answer| Job::Retry { answer }).await, Ok(1));
+    assert_eq!(world.spool.status().oldest, Some(first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_are_written_together_do_not_overfill_it_together() {
+    const MANY: usize = 20;
+    const BYTES_MAX: u64 = 1_000;
+    let first = World::new(Mood::Away);
+    let log = Fake::new(Mood::Away);
+    let options = Options { enabled: true, max_bytes: BYTES_MAX };
+    // What is given to it before it has the file is one group.
+    let second = open(&log, &first.folder, &options, 0, true).expect("it waits").expect("it is wanted");
+    let shared = &second.shared;
+    let put = |_| {
+        let coming = shared.expect(vec![Topic::new("t")]);
+        shared.put(vec![record("t", "", "x")], coming, Instant::now() + DEADLINE)
+    };
+    let (answers, ()) = join(join_all((0..MANY).map(put)), first.spool.close()).await;
+    let taken = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+    assert_eq!(taken, BYTES_MAX / weight(&record("t", "", "x")), "{answers:?}");
+    assert!(second.status().bytes <= BYTES_MAX && taken < MANY as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requests_place_is_held_as_long_as_the_log_or_the_spool_has_it() {
+    let world = World::new(Mood::Hangs);
+    let place = Arc::new(());
+    let fates = world.spool.append(vec![record("t", "", "a")], place.clone(), soon(&world)).await;
+    assert_eq!((fates, Arc::strong_count(&place)), (vec![Ok(Kept::Spool)], 2), "the log has it still");
+    world.log.is(Mood::Away);
+    world.until("the log has answered", |_| Arc::strong_count(&place) == 1).await;
+    let other = world.somebody_else();
+    other.execute_batch("BEGIN IMMEDIATE").expect("somebody writes");
+    let later = Instant::now() + DEADLINE;
+    let mut appending = Box::pin(world.spool.append(vec![record("t", "", "b")], place.clone(), later));
+    assert!(appending.as_mut().now_or_never().is_none());
+    assert_eq!(Arc::strong_count(&place), 2, "the spool has it");
+    other.execute_batch("ROLLBACK").expect("and stops");
+    assert_eq!((appending.await, Arc::strong_count(&place)), (vec![Ok(Kept::Spool)], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_last_write_lets_those_in_that_waited_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place { folder: folder.path().to_owned(), free_bytes_min: 0, waits: false };
+    let pace = Pace { closing: PATIENCE, ..pace() };
+    let spool = Spool::open_at(pace, &enabled(), &place, DEADLINE, Fake::new(Mood::Takes), Handle::current());
+    let spool = spool.expect("a spool").expect("it is wanted");
+    let (topic, load) = (Topic::new("t"), Load { events: 1, bytes: 1 });
+    let coming = spool.shared.expect(vec![topic.clone()]);
+    {
+        // The lane closes, while another write is on its way.
+        let (mut gate, now) = (spool.shared.gate.lock(), Instant::now());
+        gate.added(&topic, load, now);
+        gate.turn(now).expect("a turn");
+        gate.removed(&topic, load);
+        gate.replayed(&topic, &Replayed::All, now);
+    }
+    let due = Instant::now() + spool.shared.reserve * 3;
+    let mut appending = Box::pin(spool.append(vec![record("t", "", "a")], Arc::new(()), due));
+    assert!(appending.as_mut().now_or_never().is_none());
+    drop(coming);
+    assert_eq!(appending.await, [Ok(Kept::Log)]);
+}
