@@ -10,8 +10,9 @@
 //! predecessor   gone                                          it offers no more, and stops
 //! ```
 //!
-//! Until `go` nothing has changed for the predecessor: whatever becomes of the successor, it serves on. Both are of one
-//! user. The number is the protocol's: another one is refused.
+//! Until `go` nothing has changed for the predecessor: whatever becomes of the successor, it serves on; also where that has
+//! ended before its `go` is read. After `go` nothing ends the successor's start: it may be the only one that serves. Both
+//! are of one user. The number is the protocol's: another one is refused.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -22,9 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv,
     recvmsg, sendmsg,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -33,7 +35,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::StartError;
-use super::sockets::{Bound, Passed};
+use super::sockets::{self, Bound, Passed};
 use crate::config::Config;
 use crate::http::PrivateSocket;
 use crate::shutdown::{Stage, Stop};
@@ -45,6 +47,12 @@ const LINE_BYTES_MAX: usize = 256;
 const SOCKETS_MAX: usize = 3;
 /// Longest wait for what the other side says at once.
 const SAYS_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for `gone`. One that comes later comes all the same; until then nothing is offered.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How often is looked whether something can be offered, where the server before still holds the place.
+const OFFERED_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// After a connection could not be accepted: what is missing (descriptors, mostly) is not there at once.
+const ACCEPTED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for a successor to begin to serve: it may have to wait for a catalogue, and for its log.
 const GO_WITHIN: Duration = Duration::from_secs(120);
 
@@ -98,9 +106,15 @@ pub(super) struct Ending(UnixStream);
 
 impl Ending {
     pub(super) fn is_over(&self) -> bool {
-        let nothing_yet = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        // It says nothing any more: the system does, when the process is gone.
-        !(&self.0).read(&mut [0]).is_err_and(|error| nothing_yet(&error))
+        // A late `gone` may be there. After that it says nothing any more: the system does, when the process is gone.
+        let mut said = [0; LINE_BYTES_MAX];
+        loop {
+            match (&self.0).read(&mut said) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
     }
 }
 
@@ -164,8 +178,9 @@ impl Predecessor {
 
     /// This process serves: the other one stops. That it cannot be told is no reason to end.
     pub(super) fn go(mut self) -> Option<Ending> {
-        let told = self.stream.write_all(line("go", &self.kept).as_bytes()).and_then(|()| receive(&self.stream));
-        match told {
+        let told = self.stream.set_read_timeout(Some(GONE_WITHIN));
+        let told = told.and_then(|()| self.stream.write_all(line("go", &self.kept).as_bytes()));
+        match told.and_then(|()| receive(&self.stream)) {
             Ok((answer, _)) if answer == "gone" => tracing::info!("the server that ran before stops"),
             Ok((answer, _)) => tracing::warn!(answer, "the server that ran before may not stop: look after it"),
             Err(error) => tracing::warn!(%error, "the server that ran before may not stop: look after it"),
@@ -211,43 +226,95 @@ impl Offer {
     }
 }
 
-/// Offers these sockets to whoever connects and is of the same user. One at a time: others wait.
-pub(super) fn offer(
-    at: PrivateSocket,
+/// Where it is offered. The listener ends first, and then its file.
+type Place = (tokio::net::UnixListener, PrivateSocket);
+
+/// What is to be offered.
+pub(super) struct Offered {
+    path: PathBuf,
+    /// None where the server before this one may still hold it.
+    place: Option<Place>,
     sockets: Vec<(Name, OwnedFd)>,
-    mut stop: Stop,
-    engine: &Handle,
-) -> io::Result<Offer> {
-    let _entered = engine.enter();
-    let listener = tokio::net::UnixListener::from_std(at.listener()?)?;
-    let given = Arc::new(AtomicBool::new(false));
-    let is_given = given.clone();
-    let taken = engine.spawn(async move {
+}
+
+impl Offered {
+    /// All that can fail. Where there is a server before this one, its place is free after it has gone.
+    pub(super) fn new(
+        path: &Path,
+        sockets: Vec<(Name, OwnedFd)>,
+        succeeds: bool,
+        engine: &Handle,
+    ) -> Result<Self, StartError> {
+        let place = if succeeds { None } else { Some(place(path, engine)?) };
+        Ok(Self { path: path.to_owned(), place, sockets })
+    }
+
+    async fn until_taken(self, given: &AtomicBool) -> (tokio::net::UnixStream, Vec<Name>) {
+        let (listener, _file) = match self.place {
+            Some(place) => place,
+            None => until_placed(&self.path).await,
+        };
         loop {
-            let stream = tokio::select! {
-                accepted = listener.accept() => accepted.map(|(stream, _)| stream),
-                () = stop.reached(Stage::Leaving) => return None,
-            };
-            let attempt = async { give(stream?, &sockets, &is_given).await };
-            let went = tokio::select! {
-                went = attempt => went,
-                () = stop.reached(Stage::Leaving) => return None,
-            };
-            match went {
-                Ok((mut stream, names)) => {
-                    // First, so that the successor can offer at the same place.
-                    drop((listener, at));
-                    let _ = timeout(SAYS_WITHIN, stream.write_all(b"gone\n")).await;
-                    return Some(Taken { names, _until_the_end: stream });
-                }
+            let (stream, _) = next(|| listener.accept()).await;
+            match give(stream, &self.sockets, given).await {
+                Ok(taken) => return taken,
                 Err(error) => {
-                    is_given.store(false, Ordering::Release);
+                    given.store(false, Ordering::Release);
                     tracing::warn!(%error, "a successor has not taken over: this server serves on");
                 }
             }
         }
+    }
+}
+
+fn place(path: &Path, engine: &Handle) -> Result<Place, StartError> {
+    let _entered = engine.enter();
+    let file = sockets::bind_private(path, "stop.handover_socket")?;
+    Ok((tokio::net::UnixListener::from_std(file.listener()?)?, file))
+}
+
+async fn until_placed(path: &Path) -> Place {
+    loop {
+        tokio::time::sleep(OFFERED_AGAIN_AFTER).await;
+        let path = path.to_owned();
+        let placed = tokio::task::spawn_blocking(move || place(&path, &Handle::current())).await;
+        if let Ok(Ok(place)) = placed {
+            tracing::info!("a successor may take over now");
+            return place;
+        }
+    }
+}
+
+async fn next<T, A: Future<Output = io::Result<T>>>(mut accept: impl FnMut() -> A) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => tracing::warn!(%error, "a successor cannot be let in: that is tried again"),
+        }
+        tokio::time::sleep(ACCEPTED_AGAIN_AFTER).await;
+    }
+}
+
+/// Offers these sockets to whoever connects and is of the same user. One at a time: others wait.
+pub(super) fn offer(mut offered: Offered, mut stop: Stop, engine: &Handle) -> Offer {
+    if offered.place.is_none() {
+        match place(&offered.path, engine) {
+            Ok(place) => offered.place = Some(place),
+            Err(error) => tracing::warn!(%error, "no successor can take over yet: that is tried again"),
+        }
+    }
+    let given = Arc::new(AtomicBool::new(false));
+    let is_given = given.clone();
+    let taken = engine.spawn(async move {
+        // After it nothing is offered any more, so that the successor can offer at the same place.
+        let (mut stream, names) = tokio::select! {
+            taken = offered.until_taken(&is_given) => taken,
+            () = stop.reached(Stage::Leaving) => return None,
+        };
+        let _ = timeout(SAYS_WITHIN, stream.write_all(b"gone\n")).await;
+        Some(Taken { names, _until_the_end: stream })
     });
-    Ok(Offer { taken, given })
+    Offer { taken, given }
 }
 
 async fn give(
@@ -270,7 +337,18 @@ async fn give(
     stream.try_io(Interest::WRITABLE, || send(&stream, &answer, sockets))?;
     let go = timeout(GO_WITHIN, read_line(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let names = go.strip_prefix("go").and_then(Name::all_in).ok_or_else(|| not_understood(&go))?;
+    require_open(&stream)?;
     Ok((stream, names))
+}
+
+/// A `go` may be read long after it was said: who has closed since then does not serve any more.
+fn require_open(stream: impl AsFd) -> io::Result<()> {
+    match recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Err(Errno::AGAIN) => Ok(()),
+        Ok((0, _)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended since it said that it serves")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it says more than that it serves")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn send(stream: impl AsFd, line: &str, sockets: &[(Name, OwnedFd)]) -> io::Result<()> {
@@ -325,4 +403,45 @@ fn require_same_user(stream: impl AsFd) -> io::Result<()> {
 
 fn not_understood(said: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the other process says {said:?}, and this one is {PROTOCOL}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_be_accepted_is_not_tried_again_at_once() {
+        let (begun, mut tries) = (Instant::now(), 0);
+        let accept = || {
+            tries += 1;
+            std::future::ready(if tries <= 3 { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(tries) })
+        };
+        assert_eq!(next(accept).await, 4);
+        assert!(begun.elapsed() >= 3 * ACCEPTED_AGAIN_AFTER, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_go_whose_sender_has_closed_is_none_and_one_that_says_more_neither() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        require_open(&ours).expect("it is there, and silent");
+        theirs.write_all(b"?").expect("it is open");
+        assert!(require_open(&ours).is_err_and(|error| error.kind() == io::ErrorKind::InvalidData));
+        (&ours).read_exact(&mut [0]).expect("what it said");
+        drop(theirs);
+        assert!(require_open(&ours).is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof));
+    }
+
+    #[test]
+    fn a_late_gone_is_not_the_end_of_who_says_it() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        ours.set_nonblocking(true).expect("a socket");
+        let ending = Ending(ours);
+        assert!(!ending.is_over());
+        theirs.write_all(b"gone\n").expect("it is open");
+        assert!(!ending.is_over(), "it has said that it stops, and stops now");
+        drop(theirs);
+        assert!(ending.is_over());
+    }
 }

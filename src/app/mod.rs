@@ -44,7 +44,7 @@ use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stop};
 
-use self::handover::{Ending, Offer, Predecessor};
+use self::handover::{Ending, Offer, Offered, Predecessor};
 use self::reload::Reloader;
 use self::sockets::{Bound, Sockets};
 
@@ -181,8 +181,10 @@ pub async fn start(
     let operators = http::serve_admin(sockets.doors()?, operators)?;
     let public = http::serve(&config.http, sockets.public.open()?, services.clone())?;
     send_canaries(config, address, &services, &store, &shutdown);
+    let offered = offered(config, &sockets, operators.as_ref(), succeeds, engine)?;
+    // From here on nothing may fail: the one before may have stopped.
     let before = before.and_then(Predecessor::go);
-    let offer = offer(config, &sockets, operators.as_ref(), &shutdown, engine)?;
+    let offer = offered.map(|offered| handover::offer(offered, shutdown.watcher(), engine));
     stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
@@ -304,21 +306,20 @@ async fn until_caught_up(hub: &Hub) {
 }
 
 /// Where the configuration says so, and systemd does not hold the port anyway.
-fn offer(
+fn offered(
     config: &Config,
     sockets: &Sockets,
     operators: Option<&http::Served>,
-    shutdown: &Shutdown,
+    succeeds: bool,
     engine: &Handle,
-) -> Result<Option<Offer>, StartError> {
+) -> Result<Option<Offered>, StartError> {
     let Some(path) = &config.stop.handover_socket else { return Ok(None) };
     if sockets.are_of_systemd {
         tracing::warn!("stop.handover_socket is not used: systemd holds the port, and a restart refuses nobody");
         return Ok(None);
     }
-    let at = sockets::bind_private(path, "stop.handover_socket")?;
     let socket = operators.and_then(|operators| operators.socket.as_ref());
-    Ok(Some(handover::offer(at, sockets.to_pass(socket)?, shutdown.watcher(), engine)?))
+    Offered::new(path, sockets.to_pass(socket)?, succeeds, engine).map(Some)
 }
 
 /// Each stream as the set of itself alone, and that of the canaries, which no catalogue has.

@@ -84,6 +84,10 @@ impl Left {
     pub async fn ended(&mut self) -> ExitStatus {
         until_ended(&mut self.0).await.expect("it ends")
     }
+
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
 }
 
 impl Drop for Left {

@@ -1,12 +1,14 @@
 //! One process takes over from another, and no client notices more than an answer that closes, or a stream that ends.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
@@ -135,6 +137,103 @@ async fn who_is_offered_nothing_does_not_wait_for_the_folder() {
     assert_eq!(server.get("/readyz").await.status(), 200);
 }
 
+/// A connection to the handover socket that has been given the sockets; they wait in it for ever.
+async fn prepares(server: &Server) -> UnixStream {
+    let mut successor = UnixStream::connect(server.data().with_file_name("handover.sock")).expect("it listens");
+    successor.write_all(b"sluice-handover 1 take\n").expect("it reads");
+    let prepares = eventually(PATIENCE, async || server.stderr().contains("a successor prepares to take over")).await;
+    assert!(prepares, "{}", server.stderr());
+    successor
+}
+
+#[tokio::test]
+async fn a_go_is_not_acted_on_when_its_sender_has_ended_by_then() {
+    let mut server = Server::start(Options::default().hands_over()).await;
+    let mut successor = prepares(&server).await;
+    server.signal(Signal::STOP);
+    successor.write_all(b"go public\n").expect("it is buffered");
+    drop(successor);
+    server.signal(Signal::CONT);
+    let told = eventually(PATIENCE, async || server.stderr().contains("a successor has not taken over")).await;
+    assert!(told, "{}", server.stderr());
+    server.put(&event_at("test.event", 0, 0)).await;
+    assert!(server.hand_over().await.ended().await.success(), "the next one may");
+}
+
+#[tokio::test]
+async fn a_predecessor_that_is_slow_to_go_does_not_end_its_successor_which_offers_once_it_can() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("handover.sock");
+    let before = UnixListener::bind(&path).expect("a socket");
+    let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = public.local_addr().expect("an address");
+    let mut command = crate::server::sluice();
+    command.args(["--listen", &address.to_string(), "--admin", "off", "--data"]).arg(folder.path().join("data"));
+    command.env("SLUICE__STOP__HANDOVER_SOCKET", &path).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut successor = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("it runs");
+    let goes = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = before.accept().expect("a successor");
+        let mut hello = [0; 23];
+        stream.read_exact(&mut hello).expect("a hello");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let passed = [public.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+        let line = [IoSlice::new(b"sluice-handover 1 public\n")];
+        rustix::net::sendmsg(&stream, &line, &mut control, SendFlags::empty()).expect("it is sent");
+        let mut go = [0; 10];
+        stream.read_exact(&mut go).expect("it serves");
+        assert_eq!(&go, b"go public\n");
+        (stream, before)
+    });
+    let (stream, before) = goes.await.expect("it was told to go");
+    // It says nothing, and listens on: what it offers is asked for once more, to see whether it still does.
+    let (before, _) =
+        tokio::task::spawn_blocking(move || (before.accept().expect("a look"), before)).await.expect("it looks");
+    assert_eq!(Raw::connect(address).await.get("/healthz", "").await.status(), 200);
+    drop((stream, before));
+    let offers = eventually(PATIENCE, async || UnixStream::connect(&path).is_ok()).await;
+    assert!(offers && successor.try_wait().expect("a child").is_none());
+}
+
+#[tokio::test]
+async fn a_listener_that_a_successor_has_and_does_not_serve_yet_is_not_closed() {
+    let mut server = Server::start(Options::default().hands_over()).await;
+    let successor = prepares(&server).await;
+    assert!(server.stop().await.success());
+    assert!(TcpStream::connect(server.address).await.is_ok(), "who comes waits for it");
+    drop(successor);
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_listener_that_a_successor_had_and_gave_up_is_closed() {
+    let mut server = Server::start(Options::default().hands_over()).await;
+    let successor = prepares(&server).await;
+    successor.shutdown(std::net::Shutdown::Write).expect("a socket");
+    let told = eventually(PATIENCE, async || server.stderr().contains("a successor has not taken over")).await;
+    assert!(told, "{}", server.stderr());
+    assert!(server.stop().await.success());
+    // It still has it.
+    assert!(TcpStream::connect(server.address).await.is_err());
+    drop(successor);
+}
+
+/// The waits that are there for balancers are not for who hands over; and readers may take their time.
+#[tokio::test]
+async fn the_log_is_given_back_at_once_while_readers_still_leave() {
+    let options = Options::default().hands_over().env("SLUICE__STOP__DEADLINE", "1200s");
+    let options = options.env("SLUICE__STOP__DRAIN_DELAY", "600s").env("SLUICE__STOP__DRAIN_SPREAD", "600s");
+    let mut server = Server::start(options).await;
+    let mut readers = Vec::new();
+    for _ in 0..10 {
+        readers.push(server.stream("/v2/stream/test.event", "").await);
+    }
+    let mut before = server.hand_over().await;
+    server.put(&event_at("test.event", 0, 0)).await;
+    assert!(before.runs(), "{}", server.stderr());
+}
+
 /// What is at the other end may be anything of the same user.
 #[tokio::test]
 async fn nonsense_at_the_handover_socket_costs_the_server_nothing() {
@@ -147,8 +246,13 @@ async fn nonsense_at_the_handover_socket_costs_the_server_nothing() {
         // It may hang up before it has read all of this.
         let _ = other.write_all(says.as_bytes());
     }
+    let mut newer = UnixStream::connect(&path).expect("it listens");
+    newer.write_all(b"sluice-handover 2 take\n").expect("it listens");
+    let mut answer = String::new();
+    newer.read_to_string(&mut answer).expect("it hangs up");
+    assert_eq!(answer, "this server speaks sluice-handover 1\n");
     let counted = || server.stderr().matches("a successor has not taken over").count();
-    assert!(eventually(PATIENCE, async || counted() == 5).await, "{}", server.stderr());
+    assert!(eventually(PATIENCE, async || counted() == 6).await, "{}", server.stderr());
     assert_eq!(server.get("/readyz").await.status(), 200);
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,8 +85,14 @@ fn make_room(path: &Path) -> io::Result<()> {
     if !file.file_type().is_socket() {
         return in_use("there is a file that is no socket");
     }
-    match UnixStream::connect(path) {
+    // Not waited for: a process that is stopped leaves its queue full.
+    let asks = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    asks.set_nonblocking(true)?;
+    match asks.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            in_use("another process listens on it, and is stuck")
+        }
         Err(error) => Err(error),
         Ok(_) => in_use("another process listens on it"),
     }
