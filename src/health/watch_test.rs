@@ -220,6 +220,19 @@ async fn a_log_that_comes_back_is_well_when_a_canary_is_and_one_is_sent_at_once(
 }
 
 #[tokio::test]
+async fn half_an_instance_stays_one_when_a_canary_is_lost_until_one_makes_the_whole_trip() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    host.health.note(Trip::Half { took: Duration::ZERO, missing: "it may not write: no".into() });
+    assert_eq!(host.health.verdict().state, State::NotExposed);
+    host.health.note(Trip::Failed { at: Step::Append, why: "secret.internal".into() });
+    let verdict = host.health.verdict();
+    assert_eq!((verdict.state, verdict.cause.contains("may not write")), (State::NotExposed, true), "{verdict:?}");
+    host.health.note(Trip::Made { took: Duration::from_millis(1) });
+    assert_eq!(host.health.verdict().state, State::Quiet);
+}
+
+#[tokio::test]
 async fn a_tail_that_stands_still_is_told_from_one_that_is_late_in_a_part() {
     let host = Host::start().await;
     host.put(0, true).await;
