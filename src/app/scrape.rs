@@ -178,7 +178,7 @@ mod tests {
         let began = Instant::now();
         for _ in 0..5 {
             let before = rendered.load(Ordering::Relaxed);
-            for text in join_all((0..ASKING_MAX).map(|_| render())).await {
+            for text in join_all((0..ASKING_MAX / 2).map(|_| render())).await {
                 let text = text.expect("a text");
                 let number: usize = std::str::from_utf8(&text).expect("a number").parse().expect("a number");
                 assert!(number > before, "it was made after the question");
@@ -232,5 +232,33 @@ mod tests {
         for wait in waiting {
             assert!(wait.await.is_ok(), "who waited is served");
         }
+    }
+
+    #[test]
+    fn a_panic_is_counted_wherever_it_happens() {
+        let before = std::panic::take_hook();
+        count_panics();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let ended = ::metrics::with_local_recorder(&recorder, || catch_unwind(|| panic!("injected")));
+        std::panic::set_hook(before);
+        assert!(ended.is_err());
+        let text = recorder.handle().render();
+        assert!(text.contains(&format!("{} 1\n", names::PANICS)), "{text}");
+    }
+
+    #[tokio::test]
+    async fn histograms_are_emptied_although_nobody_asks() {
+        struct Kept(Option<oneshot::Sender<()>>);
+        impl Renderer for Kept {
+            fn render(&mut self) -> String {
+                String::new()
+            }
+            fn upkeep(&mut self) {
+                self.0.take().map(|tell| tell.send(()));
+            }
+        }
+        let (tell, told) = oneshot::channel();
+        let _render = start_thread(Kept(Some(tell)), RENDER_EVERY).expect("a thread");
+        tokio::time::timeout(10 * UPKEEP_EVERY, told).await.expect("in time").expect("they are emptied");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Shared;
 use super::report::on_the_clock;
 use super::seen::{Last, Seen};
+use super::state::State;
 use crate::metrics as names;
 
 /// Those that there is one of each.
@@ -18,6 +19,13 @@ pub(super) fn set(shared: &Shared, seen: &Seen) {
     metrics::gauge!(names::CANARY_AGE).set(age.as_secs_f64());
     metrics::gauge!(names::PARTITIONS_SICK).set(seen.facts.partitions.sick.len() as f64);
     metrics::gauge!(names::EXPECTATIONS_UNMET).set(seen.facts.unmet.len() as f64);
+}
+
+/// The state that holds is one, and all others are none.
+pub(super) fn say(now: State) {
+    for state in State::ALL {
+        metrics::gauge!(names::VERDICT, "state" => state.as_str()).set(if state == now { 1.0 } else { 0.0 });
+    }
 }
 
 /// The others, as Prometheus reads them. Names of topics and streams have nothing that would have to be escaped.

@@ -306,18 +306,18 @@ fn unexpected(unmet: &[StreamName]) -> Option<Judged> {
 }
 
 fn well(facts: &Facts, event_ago: Option<Duration>, stall_after: Duration) -> Judged {
-    match &facts.trips.last {
-        Some(Trip::Half { missing, .. }) => {
-            // What comes after it may be the log's words, or a command with addresses.
-            let what = missing.split_once(": ").map_or(missing.as_str(), |(what, _)| what);
-            let proven = match facts.gives_out {
-                true => "streams open; whether events get through is not proven here",
-                false => "the log answers; whether events come out is not proven here",
-            };
-            Judged::new(State::NotExposed, format!("{what}: {proven}"), CURE_HALF).detail(missing)
-        }
-        _ if event_ago.is_some_and(|ago| ago < stall_after) => Judged::new(State::Flowing, "events flow", ""),
-        _ => Judged::new(State::Quiet, "canaries flow, and nobody has posted lately", ""),
+    if let Some(missing) = &facts.trips.half {
+        // What comes after it may be the log's words, or a command with addresses.
+        let what = missing.split_once(": ").map_or(missing.as_str(), |(what, _)| what);
+        let proven = match facts.gives_out {
+            true => "streams open; whether events get through is not proven here",
+            false => "the log answers; whether events come out is not proven here",
+        };
+        return Judged::new(State::NotExposed, format!("{what}: {proven}"), CURE_HALF).detail(missing);
+    }
+    match event_ago.is_some_and(|ago| ago < stall_after) {
+        true => Judged::new(State::Flowing, "events flow", ""),
+        false => Judged::new(State::Quiet, "canaries flow, and nobody has posted lately", ""),
     }
 }
 

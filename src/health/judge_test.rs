@@ -22,7 +22,13 @@ fn well() -> Facts {
         gives_out: true,
         running_for: seconds(3_600),
         full: None,
-        trips: Told { last: Some(made()), proven_ago: Some(seconds(3)), failed_in_a_row: 0, away_ago: None },
+        trips: Told {
+            last: Some(made()),
+            proven_ago: Some(seconds(3)),
+            half: None,
+            failed_in_a_row: 0,
+            away_ago: None,
+        },
         log: LogFacts { answered_ago: Some(seconds(2)), ..LogFacts::default() },
         has_begun: true,
         partitions: Troubles { total: 4, moved_ago: Some(seconds(3)), ..Troubles::default() },
@@ -36,16 +42,20 @@ fn made() -> Trip {
     Trip::Made { took: Duration::from_millis(12) }
 }
 
-fn half() -> Option<Trip> {
-    let missing = "this instance may not write to the log: secret.internal says no; run: kafka-topics.sh --create";
-    Some(Trip::Half { took: seconds(0), missing: missing.into() })
+/// The last canary has proven half of the way.
+fn half(missing: &str) -> Told {
+    let last = Some(Trip::Half { took: seconds(0), missing: missing.into() });
+    Told { last, half: Some(missing.into()), ..well().trips }
 }
+
+const MAY_NOT_WRITE: &str =
+    "this instance may not write to the log: secret.internal says no; run: kafka-topics.sh --create";
 
 /// The canaries that came last were lost there, and one came through so many seconds ago.
 fn lost(times: u32, at: Step, proven_ago: Option<u64>) -> Told {
     let why = "secret.internal says no".to_owned();
     let (last, proven_ago) = (Some(Trip::Failed { at, why }), proven_ago.map(seconds));
-    Told { last, proven_ago, failed_in_a_row: times, away_ago: None }
+    Told { last, proven_ago, half: None, failed_in_a_row: times, away_ago: None }
 }
 
 fn log(answered_ago: Option<u64>, failed_in_a_row: u32) -> LogFacts {
@@ -224,14 +234,19 @@ fn a_log_that_has_come_back_is_proven_by_a_canary_and_not_doubted_for_those_that
 
 #[test]
 fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
-    let of_half = Facts { trips: Told { last: half(), ..well().trips }, ..well() };
+    let of_half = Facts { trips: half(MAY_NOT_WRITE), ..well() };
     let missing = "http.serve has no \"out\": events get into the log; whether they come out is not proven here";
-    let half_in = Some(Trip::Half { took: seconds(0), missing: missing.into() });
-    let trips = Told { last: half_in, ..well().trips };
-    let in_only = Facts { gives_out: false, has_begun: false, trips, event_ago: None, ..well() };
+    let in_only = Facts { gives_out: false, has_begun: false, trips: half(missing), event_ago: None, ..well() };
+    // One that is lost after that changes nothing: what is not proven stays so.
+    let once = |facts: &Facts| {
+        let trips = Told { half: facts.trips.half.clone(), ..lost(1, Step::Append, Some(9)) };
+        Facts { trips, ..facts.clone() }
+    };
     let untried = Facts { trips: Told::default(), running_for: seconds(1), ..in_only.clone() };
     check(vec![
         ("half", of_half.clone(), State::NotExposed, "may not write to the log"),
+        ("half, and a canary is lost", once(&of_half), State::NotExposed, "may not write to the log"),
+        ("nothing is given out, and a canary is lost", once(&in_only), State::NotExposed, "no \"out\""),
         ("half, and one is sick", Facts { partitions: sick(0..1), ..of_half }, State::Degraded, "a/0"),
         ("nothing is given out", in_only.clone(), State::NotExposed, "no \"out\""),
         ("and the log answers, and nobody has tried to write", untried.clone(), State::Starting, "no canary"),
@@ -239,7 +254,7 @@ fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
         ("or is away", Facts { log: log(None, 2), ..in_only.clone() }, State::LogUnreachable, "log"),
         ("or takes nothing", Facts { trips: lost(2, Step::Append, None), ..in_only }, State::Stalled, "take"),
     ]);
-    let judged = of_host(&Facts { trips: Told { last: half(), ..well().trips }, ..well() }, STALL);
+    let judged = of_host(&Facts { trips: half(MAY_NOT_WRITE), ..well() }, STALL);
     assert!(judged.detail.contains("run: kafka-topics.sh"), "operators are told what to do: {judged:?}");
 }
 

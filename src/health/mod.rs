@@ -45,7 +45,7 @@ use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::limits::Limits;
 use crate::log::Log;
-use crate::metrics as names;
+use crate::metrics::VERDICT_CHANGES;
 use crate::model::Timestamp;
 use crate::shutdown::{Stage, Stop};
 
@@ -94,7 +94,10 @@ struct Shared {
     trips: Mutex<Trips>,
     surveys: Mutex<Surveys>,
     seen: ArcSwap<Seen>,
+    /// Locked before what is judged is looked up (`trips`, `surveys`): judgements stand in the order of their facts.
     last: Mutex<Verdict>,
+    /// One look at a time, so that none puts back what a later one has seen.
+    looking: Mutex<()>,
     /// A canary has failed: the log is to be asked now.
     doubt: Notify,
     /// The log was away and has come back: a canary is to prove it now.
@@ -114,6 +117,7 @@ impl Health {
             surveys: Mutex::default(),
             seen: ArcSwap::from_pointee(Seen::nothing(started_at)),
             last: Mutex::new(last),
+            looking: Mutex::default(),
             doubt: Notify::new(),
             back: Notify::new(),
         }))
@@ -165,16 +169,15 @@ async fn watch(shared: Arc<Shared>, mut stop: Stop) {
 
 impl Shared {
     fn look(&self) {
+        let _alone = self.looking.lock();
         let seen = Seen::look(self, &self.seen.load(), Instant::now());
         gauges::set(self, &seen);
         self.seen.store(Arc::new(seen));
-        let now = self.verdict().state;
-        for state in State::ALL {
-            metrics::gauge!(names::VERDICT, "state" => state.as_str()).set(if state == now { 1.0 } else { 0.0 });
-        }
+        self.verdict();
     }
 
     fn verdict(&self) -> Verdict {
+        let mut last = self.last.lock();
         let now = Instant::now();
         let mut facts = self.facts_of(&self.seen.load(), now);
         let mut trips = self.trips.lock();
@@ -184,13 +187,13 @@ impl Shared {
         facts.trips = trips.told(now);
         drop(trips);
         let judged = judge::of_host(&facts, self.options.stall_after);
-        let mut last = self.last.lock();
         let before = last.state;
         let since = if before == judged.state { last.since } else { Timestamp::now() };
         *last = Verdict::of(judged, since);
         let verdict = last.clone();
+        // Under the lock, so that two who ask at once tell of a change once, and of changes in their order.
+        gauges::say(verdict.state);
         if before != verdict.state {
-            // Under the lock, so that two who ask at once tell of a change once, and of changes in their order.
             tell(before, &verdict);
         }
         verdict
@@ -221,7 +224,7 @@ impl Verdict {
 /// Once for each change.
 fn tell(before: State, verdict: &Verdict) {
     let Verdict { state, cause, cure, detail, .. } = verdict;
-    metrics::counter!(names::VERDICT_CHANGES, "to" => state.as_str()).increment(1);
+    metrics::counter!(VERDICT_CHANGES, "to" => state.as_str()).increment(1);
     let before = before.as_str();
     let name = state.as_str();
     match state.alarm() {

@@ -220,4 +220,19 @@ mod tests {
             assert_eq!(missed(last, now - seconds(90), now, clock), seconds(expected), "{last:?}");
         }
     }
+
+    #[test]
+    fn nothing_is_expected_before_the_past_is_read_nor_where_nothing_is_given_out() {
+        let catalog = Catalog::parse("a: {topics: [a.t], sluice: {expect_every: 1s}}", "test").expect("a catalogue");
+        let stream = catalog.streams().next().expect("a stream");
+        let (known_at, now) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+        for (has_begun, gives_out, is_unmet) in
+            [(true, true, true), (false, true, false), (true, false, false), (false, false, false)]
+        {
+            let facts = Facts { has_begun, gives_out, ..Facts::default() };
+            let seen = Seen { facts, ..Seen::nothing(known_at) };
+            let (of_stream, _) = seen.of_stream(stream, known_at, Duration::from_secs(30), now);
+            assert_eq!(of_stream.unmet.is_some(), is_unmet, "begun: {has_begun}, gives out: {gives_out}");
+        }
+    }
 }

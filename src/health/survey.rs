@@ -148,3 +148,21 @@ async fn find_gaps(shared: &Shared, late: Vec<(Partition, Range<Offset>)>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_partitions_that_the_log_has_no_more() {
+        let (mut surveys, now) = (Surveys::default(), Instant::now());
+        let partition = Partition::new(&Topic::new("t"), 0);
+        let surveyed = Surveyed { partition: partition.clone(), ends: Ok(Offset(0)..Offset(5)) };
+        surveys.note(Ok(vec![surveyed]), &[], now, EVERY);
+        assert_eq!(surveys.lags.wanted(&partition), Some(Offset(5)));
+        surveys.note(Err("no answer".into()), &[], now, EVERY);
+        assert_eq!(surveys.lags.wanted(&partition), Some(Offset(5)), "no answer says nothing of it");
+        surveys.note(Ok(vec![]), &[], now, EVERY);
+        assert_eq!(surveys.lags.wanted(&partition), None);
+    }
+}

@@ -10,6 +10,8 @@ pub(super) struct Trips {
     last: Option<Trip>,
     /// When one last proved what this instance can prove, and how long it took.
     proven: Option<(Instant, Duration)>,
+    /// What that one left unproven, where it had only half of the way.
+    half: Option<String>,
     failed_in_a_row: u32,
     /// When the log was last away, until one has proven again what this instance can prove.
     away_at: Option<Instant>,
@@ -21,6 +23,8 @@ pub(super) struct Trips {
 pub(super) struct Told {
     pub(super) last: Option<Trip>,
     pub(super) proven_ago: Option<Duration>,
+    /// What the last proof left unproven, whatever was lost after it.
+    pub(super) half: Option<String>,
     pub(super) failed_in_a_row: u32,
     /// Since the log was away, where nothing has been proven after that.
     pub(super) away_ago: Option<Duration>,
@@ -31,6 +35,10 @@ impl Trips {
         match &trip {
             Trip::Made { took } | Trip::Half { took, .. } => {
                 self.proven = Some((now, *took));
+                self.half = match &trip {
+                    Trip::Half { missing, .. } => Some(missing.clone()),
+                    _ => None,
+                };
                 self.failed_in_a_row = 0;
                 self.away_at = None;
             }
@@ -50,7 +58,8 @@ impl Trips {
     pub(super) fn told(&self, now: Instant) -> Told {
         let proven_ago = self.proven.map(|(at, _)| now.saturating_duration_since(at));
         let away_ago = self.away_at.map(|at| now.saturating_duration_since(at));
-        Told { last: self.last.clone(), proven_ago, failed_in_a_row: self.failed_in_a_row, away_ago }
+        let (last, half) = (self.last.clone(), self.half.clone());
+        Told { last, proven_ago, half, failed_in_a_row: self.failed_in_a_row, away_ago }
     }
 
     /// How long the last one took that came through.

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::runtime::Handle;
 
-use super::{Health, Options, Sides, State, Step, Trip, survey};
+use super::seen::Seen;
+use super::{Health, LOOK_OLD, Options, Sides, State, Step, Trip, survey};
 use crate::catalog::{Catalog, Live};
 use crate::fetch::Fetcher;
 use crate::hub::testing::SharedLog;
@@ -16,12 +19,17 @@ use crate::hub::{self, Hub};
 use crate::intake::{self, Intake};
 use crate::limits::Limits;
 use crate::log::{AppendError, Appended, Block, Log, PartitionEnds, ReadError, Sick, Surveyed, Tail, TailBatch};
-use crate::model::{NewRecord, Offset, Partition, Timestamp, Topic};
+use crate::metrics::{CANARY_AGE, VERDICT};
+use crate::model::{CANARY, NewRecord, Offset, Partition, Timestamp, Topic};
 use crate::schema::{self, Schemas};
 use crate::shutdown::Shutdown;
 
 const STALL_AFTER: Duration = Duration::from_millis(200);
 const AT_MOST: Duration = Duration::from_secs(20);
+/// For what is there in a moment, or never.
+const SOON: Duration = Duration::from_secs(5);
+/// The partition that no stream of the catalogue has.
+const CANARYS: usize = 2;
 
 /// The log in memory, with faults.
 #[derive(Default)]
@@ -98,9 +106,11 @@ impl Host {
         let (engine, shutdown, limits) = (Handle::current(), Shutdown::default(), Limits::none());
         let catalog = Catalog::parse("a: {topics: [a.t]}\nb: {topics: [b.t]}", "test").expect("a catalogue");
         let log = Arc::new(FaultyLog::default());
-        let partitions: Vec<Partition> = catalog.topics().iter().map(|topic| Partition::new(topic, 0)).collect();
+        let topics = catalog.topics().into_iter().chain([Topic::new(CANARY)]);
+        let partitions: Vec<Partition> = topics.map(|topic| Partition::new(&topic, 0)).collect();
         partitions.iter().for_each(|partition| log.memory.add_partition(partition));
         let (topics, options) = (catalog.topics(), hub::Options::default());
+        let topics = topics.into_iter().chain([Topic::new(CANARY)]).collect();
         let hub = Hub::start(options, limits.clone(), log.clone(), topics, &[], &engine, shutdown.watcher());
         let (hub, catalog) = (hub.expect("a hub"), Live::fixed(catalog));
         let schemas = Schemas::new(&schema::Options::default(), Fetcher::new().expect("a fetcher"), engine.clone());
@@ -217,6 +227,97 @@ async fn a_log_that_comes_back_is_well_when_a_canary_is_and_one_is_sent_at_once(
     assert_eq!(host.health.verdict().state, State::Quiet);
     lost();
     assert_eq!(host.health.verdict().state, State::Stalled);
+}
+
+#[tokio::test]
+async fn half_an_instance_stays_one_when_a_canary_is_lost_until_one_makes_the_whole_trip() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    host.health.note(Trip::Half { took: Duration::ZERO, missing: "it may not write: no".into() });
+    assert_eq!(host.health.verdict().state, State::NotExposed);
+    host.health.note(Trip::Failed { at: Step::Append, why: "secret.internal".into() });
+    let verdict = host.health.verdict();
+    assert_eq!((verdict.state, verdict.cause.contains("may not write")), (State::NotExposed, true), "{verdict:?}");
+    host.health.note(Trip::Made { took: Duration::from_millis(1) });
+    assert_eq!(host.health.verdict().state, State::Quiet);
+}
+
+#[tokio::test]
+async fn a_judgement_of_older_facts_never_comes_after_one_of_newer_facts() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    let health = &host.health.0;
+    // Whoever judges stops at the surveys. By then nobody else can: the verdict is taken first.
+    let surveys = health.surveys.lock();
+    std::thread::scope(|scope| {
+        let judging = scope.spawn(|| health.verdict());
+        let begun = Instant::now();
+        while health.last.try_lock().is_some() && begun.elapsed() < SOON {
+            std::thread::yield_now();
+        }
+        let is_taken = health.last.try_lock().is_none();
+        drop(surveys);
+        assert_eq!(judging.join().expect("a verdict").state, State::Quiet);
+        assert!(is_taken, "the facts are looked up before the verdict is taken");
+    });
+}
+
+#[tokio::test]
+async fn a_canary_that_is_lost_has_the_log_asked_and_one_that_is_not_does_not() {
+    let host = Host::start().await;
+    host.health.note(Trip::Made { took: Duration::ZERO });
+    assert!(host.health.0.doubt.notified().now_or_never().is_none());
+    host.health.note(Trip::Failed { at: Step::Read, why: String::new() });
+    assert!(host.health.0.doubt.notified().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn a_look_that_is_old_is_not_believed() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    let old = Instant::now().checked_sub(LOOK_OLD).expect("this machine has run for some seconds");
+    host.health.0.seen.store(Arc::new(Seen::nothing(old)));
+    host.health.verdict();
+    assert_eq!(host.health.0.seen.load().partitions.len(), 3, "it has looked anew");
+}
+
+#[tokio::test]
+async fn what_no_stream_of_the_catalogue_brings_is_no_event_of_users() {
+    let host = Host::start().await;
+    host.until(State::Quiet).await;
+    host.put(CANARYS, true).await;
+    // The tail has handed it on when its place has moved.
+    let lag = |topic| format!("sluice_consumer_lag{{topic=\"{topic}\",partition=\"0\"}}");
+    let brought = || host.health.0.seen.load().partitions[&host.partitions[CANARYS]].came_at.is_some();
+    let begun = Instant::now();
+    while !brought() {
+        assert_eq!(host.look().await.0, State::Quiet);
+        assert!(begun.elapsed() < AT_MOST, "the tail brings it");
+    }
+    assert_eq!(host.look().await.0, State::Quiet);
+    let gauges = host.health.gauges();
+    assert!(gauges.contains(&lag("a.t")) && !gauges.contains(&lag(CANARY)), "{gauges}");
+    host.put(0, true).await;
+    host.until(State::Flowing).await;
+}
+
+#[tokio::test]
+async fn the_state_that_holds_is_one_alone_and_a_canary_that_never_came_is_as_old_as_the_start() {
+    let host = Host::start().await;
+    survey::ask(&host.health.0).await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || host.health.0.look());
+    let text = recorder.handle().render();
+    let value = |of: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(of)).unwrap_or_else(|| panic!("{of}: {text}"));
+        line.trim().parse().expect("a number")
+    };
+    let holds = host.health.0.last.lock().state;
+    for state in State::ALL {
+        let of = format!("{}{{state=\"{}\"}}", VERDICT, state.as_str());
+        assert_eq!(value(&of), f64::from(u8::from(state == holds)), "{text}");
+    }
+    assert!(value(CANARY_AGE) > 0.0, "{text}");
 }
 
 #[tokio::test]

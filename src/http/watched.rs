@@ -105,6 +105,8 @@ mod tests {
     async fn a_handler_that_panics_is_that_requests_500_and_the_next_thousand_are_served() {
         let app = App::new().wrap(from_fn(watched)).route("/{number}", web::get().to(odd));
         let app = init_service(app).await;
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&recorder);
         let mut statuses = Vec::new();
         for number in (0..=1_003).filter(|number| number % 10 != 3 || *number == 3) {
             let answer = app.call(TestRequest::get().uri(&format!("/{number}")).to_request()).await;
@@ -115,5 +117,11 @@ mod tests {
         }
         assert_eq!(statuses[3], StatusCode::INTERNAL_SERVER_ERROR);
         assert!(statuses.iter().enumerate().all(|(at, status)| at == 3 || *status == StatusCode::OK), "{statuses:?}");
+        app.call(TestRequest::get().uri("/no/route").to_request()).await.expect("an answer");
+        let text = recorder.handle().render();
+        for (class, count) in [("2xx", statuses.len() - 1), ("4xx", 1), ("5xx", 1)] {
+            let counted = format!("_seconds_count{{route=\"other\",status=\"{class}\"}} {count}\n");
+            assert!(text.contains(&counted), "{counted}{text}");
+        }
     }
 }

@@ -326,3 +326,25 @@ impl Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_turn_is_counted_until_it_is_had_or_given_up() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let (one, two) = metrics::with_local_recorder(&recorder, || (Waits::begin(), Waits::begin()));
+        let told = |count: u32| {
+            let text = recorder.handle().render();
+            assert!(text.contains(&format!("{} {count}\n", names::CATCHUP_READS_WAITING)), "{text}");
+        };
+        told(2);
+        drop(one);
+        told(1);
+        drop(two);
+        told(0);
+    }
+}

@@ -312,8 +312,13 @@ async fn canaries_go_to_their_own_topic_and_who_sends_them_may_send_nothing_else
     let wrong = json!({"$schema": "/sluice/canary/1.0.0", "meta": {"stream": CANARY}, "instance": "a", "number": 0});
     let events = json!([canary, other, wrong]);
     let request = Request { grant: Grant::canary(), ..World::request(&events) };
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counting = metrics::set_default_local_recorder(&recorder);
     let outcomes = world.intake.accept(request).await.expect("a batch");
+    drop(counting);
     assert_eq!(World::codes(&outcomes), ["accepted", "forbidden", "invalid"]);
+    let text = recorder.handle().render();
+    assert!(text.contains("sluice_append_seconds") && !text.contains("sluice_events_"), "counted for nobody: {text}");
     assert_eq!(world.read(CANARY).await.len(), 1);
     let refusal = world.refused(&canary).await;
     assert_eq!(refusal.code, Code::StreamNotConfigured, "{}", refusal.message);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,6 +45,7 @@ struct World {
     /// How many events have been written to any stream.
     written: Mutex<usize>,
     streams: Mutex<u32>,
+    peers: Mutex<Vec<SocketAddr>>,
     changed: tokio::sync::Notify,
 }
 
@@ -51,7 +53,8 @@ impl World {
     async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
-            let (io, _) = listener.accept().await.expect("a connection");
+            let (io, peer) = listener.accept().await.expect("a connection");
+            self.peers.lock().push(peer);
             connections.spawn(self.clone().answer(io));
         }
     }
@@ -173,6 +176,7 @@ struct Rig {
     world: Arc<World>,
     topics: Arc<Topics>,
     canary: Canary,
+    limits: Limits,
     _server: JoinSet<()>,
 }
 
@@ -189,10 +193,11 @@ impl Rig {
         server.spawn(world.clone().serve(listener));
         let topics = Arc::new(Topics { refuses, asked: Mutex::default() });
         let (secret, limits, log, engine) = (Secret::new(), Limits::none(), topics.clone(), Handle::current());
+        let limits_of_all = limits.clone();
         let parts = Parts { listener: address, secret, limits, log, engine, takes_in, gives_out };
         let mut canary = Canary::new(parts, &Options::default());
         canary.at_most = PATIENCE;
-        Self { world, topics, canary, _server: server }
+        Self { world, topics, canary, limits: limits_of_all, _server: server }
     }
 
     async fn travels(&mut self) -> Trip {
@@ -276,6 +281,64 @@ async fn canaries_of_others_are_nobodys_own() {
     rig.world.deliver(&[of_another, "{}".to_owned(), "nonsense".to_owned()]);
     assert!(matches!(rig.travels().await, Trip::Made { .. }));
     assert_eq!(rig.canary.of_others, 1);
+    // Also where it has the same number.
+    let of_another = format!(r#"{{"instance":"another","number":{}}}"#, rig.canary.number);
+    assert!(!rig.canary.is_the_newest(&of_another));
+    assert!(rig.canary.is_the_newest(&of_another.replace("another", &rig.canary.instance)));
+    assert_eq!(rig.canary.of_others, 2);
+}
+
+#[tokio::test]
+async fn a_canary_that_was_lost_and_comes_is_counted_once_as_late() {
+    let mut rig = Rig::new().await;
+    rig.canary.number = 8;
+    rig.canary.lost.insert(7);
+    let canary = |number: u64| format!(r#"{{"instance":"{}","number":{number}}}"#, rig.canary.instance);
+    let seen = [canary(7), canary(7), canary(6), canary(8)];
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || seen.map(|seen| rig.canary.is_the_newest(&seen)));
+    let text = recorder.handle().render();
+    assert!(text.contains("sluice_canary_trips_total{result=\"late\"} 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_at_once_is_opened_again_once_for_each_trip() {
+    let mut rig = Rig::new().await;
+    rig.world.plan.lock().to_get = format!("{OPEN}0\r\n\r\n");
+    rig.world.plan.lock().delivers = false;
+    let (at, why) = rig.fails().await;
+    assert!(at == Step::Read && why.contains("has ended"), "{at:?}: {why}");
+    assert_eq!(rig.heads("get").len(), 2);
+    // And between two trips.
+    let mut rig = Rig::new().await;
+    rig.world.plan.lock().to_get = format!("{OPEN}0\r\n\r\n");
+    rig.canary.may_reopen = true;
+    assert!(timeout(SHORT, rig.canary.read_on()).await.is_err(), "it waits for the next trip");
+    assert_eq!(rig.heads("get").len(), 1);
+}
+
+#[tokio::test]
+async fn an_id_that_the_log_does_not_know_is_not_shown_again() {
+    let mut rig = Rig::new().await;
+    assert!(matches!(rig.travels().await, Trip::Made { .. }));
+    for (status, is_shown) in [("503 Service Unavailable", true), ("400 Bad Request", false)] {
+        rig.canary.reader.close();
+        rig.world.plan.lock().to_get = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(rig.fails().await.0, Step::Open);
+        rig.fails().await;
+        let gets = rig.heads("get");
+        assert_eq!(gets.last().expect("some").contains("last-event-id"), is_shown, "{status}: {gets:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_listener_is_told_which_connections_are_the_canarys() {
+    let mut rig = Rig::new().await;
+    assert!(matches!(rig.travels().await, Trip::Made { .. }));
+    // As nobody lets them in here, they are expected still.
+    let peers = rig.world.peers.lock().clone();
+    assert_eq!(peers.len(), 2, "a post and a stream");
+    assert!(peers.into_iter().all(|peer| rig.limits.connect_probe(peer).is_some()));
 }
 
 #[tokio::test]
