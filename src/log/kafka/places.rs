@@ -30,6 +30,10 @@ struct Place {
     next: Offset,
     /// What the log held when the tail was opened ends here; none once it has been delivered.
     target: Option<Offset>,
+    /// The record that was taken last, or stood before the place; none where the log had nothing before it.
+    last: Option<(Offset, Timestamp)>,
+    /// Is the topic still the one that it was?
+    doubt: Option<Doubt>,
     /// The last time that something happened here.
     touched: Instant,
 }
@@ -63,6 +67,17 @@ pub(super) enum Restless {
         next: Offset,
         target: Offset,
     },
+}
+
+/// How the topic was when nobody doubted yet that it is the same: what is taken from then on says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Doubt {
+    pub(super) next: Offset,
+    pub(super) last: Option<(Offset, Timestamp)>,
+    /// Nothing is taken until it is settled.
+    pub(super) held: bool,
+    /// Since when the log has been seen to end before it.
+    pub(super) past_since: Option<Instant>,
 }
 
 impl Places {
@@ -99,12 +114,14 @@ impl Places {
         match place.phase {
             Phase::Following if offset >= place.next => {
                 place.next = offset.after();
+                place.last = Some((offset, time));
                 place.touched = Instant::now();
                 self.missing -= usize::from(place.reached());
                 Taken::Deliver(place.partition.clone())
             }
             Phase::Opening if offset < place.next => {
                 place.phase = Phase::Following;
+                place.last = Some((offset, time));
                 place.touched = Instant::now();
                 self.missing -= usize::from(place.reached());
                 let (partition, next) = (place.partition.clone(), place.next);
@@ -126,7 +143,8 @@ impl Places {
             return false;
         }
         let phase = if early { Phase::Opening } else { Phase::Following };
-        let mut place = Place { partition: partition.clone(), phase, next, target, touched: Instant::now() };
+        let touched = Instant::now();
+        let mut place = Place { partition: partition.clone(), phase, next, target, last: None, doubt: None, touched };
         self.missing += usize::from(target.is_some());
         if !early {
             self.missing -= usize::from(place.reached());
@@ -146,16 +164,69 @@ impl Places {
     }
 
     /// Goes on at `next`. A place that was never opened, or that is `anew` the place of other records, is told.
-    pub(super) fn put(&mut self, partition: &Partition, next: Offset, anew: bool, before: Option<Timestamp>) -> bool {
+    pub(super) fn put(
+        &mut self,
+        partition: &Partition,
+        next: Offset,
+        anew: bool,
+        before: Option<(Offset, Timestamp)>,
+    ) -> bool {
         let Some(place) = self.place(partition) else { return false };
         let told = place.phase == Phase::Moving { opened: true } && !anew;
         (place.phase, place.next, place.touched) = (Phase::Following, next, Instant::now());
+        (place.last, place.doubt) = (before, None);
         let reached = place.reached();
         self.missing -= usize::from(reached);
         if !told {
+            let before = before.map(|(_, time)| time);
             self.opened.push(Opened { partition: partition.clone(), next, before });
         }
         true
+    }
+
+    /// The topic was not there, or may have been another one meanwhile. Where it is `held`, nothing is taken until that is
+    /// settled: what a reader has had of another topic's middle would make its beginning look as if it were known.
+    /// Whether it is news.
+    pub(super) fn doubt(&mut self, partition: &Partition, held: bool) -> bool {
+        let Some(place) = self.place(partition).filter(|place| place.phase == Phase::Following) else { return false };
+        let (next, last) = (place.next, place.last);
+        let doubt = place.doubt.get_or_insert(Doubt { next, last, held, past_since: None });
+        doubt.held |= held;
+        if held {
+            place.phase = Phase::Moving { opened: true };
+            // Nobody waits for what was deleted.
+            let waited = place.target.take().is_some();
+            self.missing -= usize::from(waited);
+        }
+        true
+    }
+
+    pub(super) fn doubted(&self) -> Vec<(Partition, Doubt)> {
+        let places = self.topics.values().flat_map(HashMap::values);
+        places.filter_map(|place| Some((place.partition.clone(), place.doubt?))).collect()
+    }
+
+    /// What a place is known by now.
+    pub(super) fn known(&self, partition: &Partition) -> Option<Doubt> {
+        let place = self.topics.get(partition.topic.as_str())?.get(&partition.index)?;
+        Some(Doubt { next: place.next, last: place.last, held: false, past_since: None })
+    }
+
+    /// The log ends before it, as far as one can see. Brings since when that is so.
+    pub(super) fn is_past(&mut self, partition: &Partition) -> Option<Instant> {
+        let doubt = self.place(partition)?.doubt.as_mut()?;
+        Some(*doubt.past_since.get_or_insert_with(Instant::now))
+    }
+
+    /// It is the same topic. Brings from where it has to be read again, if it was held.
+    pub(super) fn trust(&mut self, partition: &Partition) -> Option<Offset> {
+        let place = self.place(partition)?;
+        let doubt = place.doubt.take()?;
+        if !doubt.held {
+            return None;
+        }
+        (place.phase, place.touched) = (Phase::Following, Instant::now());
+        Some(place.next)
     }
 
     /// For a new consumer: where it has to begin in every partition. Places that were being moved go on where they stood.
@@ -163,7 +234,7 @@ impl Places {
         let places = self.topics.values_mut().flat_map(HashMap::values_mut);
         let begun = places.map(|place| {
             let early = place.phase == Phase::Opening && place.next > Offset(0);
-            if place.phase == (Phase::Moving { opened: true }) {
+            if place.phase == (Phase::Moving { opened: true }) && place.doubt.is_none_or(|doubt| !doubt.held) {
                 place.phase = Phase::Following;
             }
             place.touched = Instant::now();
@@ -224,7 +295,11 @@ impl Places {
         }
     }
 
+    /// While nobody answers a topic may be made anew.
     pub(super) fn set_away(&mut self, away: bool) {
+        if away && !self.away {
+            self.followed().into_iter().for_each(|(partition, _)| _ = self.doubt(&partition, false));
+        }
         self.away = away;
     }
 

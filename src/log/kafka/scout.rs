@@ -32,26 +32,26 @@ use crate::model::{Offset, Partition, Topic};
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 const LOOK_SOON: Duration = Duration::from_millis(300);
 /// For so long after the start, and after a change of the topics, a look is taken soon.
-const YOUNG_FOR: Duration = Duration::from_secs(10);
+pub(super) const YOUNG_FOR: Duration = Duration::from_secs(10);
 const COMMIT_EVERY: Duration = Duration::from_secs(3);
 /// How often the ends are held against where the tail stands.
 const WATCH_EVERY: Duration = Duration::from_secs(3);
 /// A place that should have moved is looked into after this.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// For one question; a broker that does not answer holds up the scout, never the poll.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Places looked into in one round: sick ones must not keep the scout from finding new ones.
-const LOOKED_INTO_MAX: usize = 16;
+pub(super) const LOOKED_INTO_MAX: usize = 16;
 
 const NAME: &str = "kafka-scout";
 
 pub(super) struct Scout {
-    state: Arc<TailState>,
+    pub(super) state: Arc<TailState>,
     consumer: Arc<BaseConsumer<Context>>,
     current: Current,
     /// Consumers that others took the place of, until the poll has let go of them.
     worn: Vec<Arc<BaseConsumer<Context>>>,
-    reader: Reader,
+    pub(super) reader: Reader,
     clients: Clients,
     /// Batches on their way to who takes them.
     batches: WeakSender<TailBatch>,
@@ -59,7 +59,7 @@ pub(super) struct Scout {
     warm: u64,
     committed_at: Instant,
     committed: BTreeMap<Partition, Offset>,
-    young_until: Instant,
+    pub(super) young_until: Instant,
     still: Still,
     watched_at: Instant,
 }
@@ -122,6 +122,9 @@ impl Scout {
         self.move_on();
         self.leave();
         let cluster = self.look();
+        if let Some(cluster) = &cluster {
+            self.doubt_and_settle(cluster);
+        }
         if called.out_of_range {
             self.check_all();
         }
@@ -207,6 +210,7 @@ impl Scout {
             }
         }
         let odd = self.still.look(&stood, &ends, Instant::now());
+        let odd = self.leave_other_topics(odd);
         self.look_into_the_odd(odd, cluster);
     }
 
@@ -364,7 +368,7 @@ impl Scout {
         }
     }
 
-    fn put_at(&self, partition: &Partition, next: Offset, anew: bool) {
+    pub(super) fn put_at(&self, partition: &Partition, next: Offset, anew: bool) {
         metrics::counter!(TAIL_MOVED).increment(1);
         self.state.places.lock().lift(partition);
         self.unassign(std::slice::from_ref(partition));
@@ -392,7 +396,7 @@ impl Scout {
         let Some(next) = self.state.places.lock().lift(partition) else { return Ok(()) };
         self.unassign(std::slice::from_ref(partition));
         let before = self.reader.before(partition, next, Until::after(ANSWER_WITHIN))?;
-        if self.state.places.lock().put(partition, next, false, before.map(|(_, time)| time)) {
+        if self.state.places.lock().put(partition, next, false, before) {
             self.assign_one(partition, next);
         }
         Ok(())
@@ -425,7 +429,7 @@ impl Scout {
         }
     }
 
-    fn assign_one(&self, partition: &Partition, from: Offset) {
+    pub(super) fn assign_one(&self, partition: &Partition, from: Offset) {
         let mut list = TopicPartitionList::new();
         add(&mut list, partition, from);
         self.assign(&list);
@@ -437,7 +441,7 @@ impl Scout {
         }
     }
 
-    fn unassign(&self, partitions: &[Partition]) {
+    pub(super) fn unassign(&self, partitions: &[Partition]) {
         let mut list = TopicPartitionList::new();
         partitions.iter().for_each(|one| _ = list.add_partition(one.topic.as_str(), one.index));
         if list.count() > 0 {

@@ -14,7 +14,7 @@ pub(super) const STANDS_STILL: Duration = Duration::from_secs(10);
 /// A consumer that was made anew and stands still, too, is given longer, up to this: it is the broker's doing.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(60);
 /// A place past the end for so long is that of another topic of the same name.
-const PAST_THE_END: Duration = Duration::from_secs(5);
+pub(super) const PAST_THE_END: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Still {

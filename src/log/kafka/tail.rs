@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -229,6 +230,10 @@ impl Poll {
         while self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX {
             match consumer.poll(wait) {
                 None => return,
+                // It may be made again soon: then what is known of it is to be held against what is there.
+                Some(Err(KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic))) => {
+                    self.state.calls.look();
+                }
                 // Told through the context, and mended by librdkafka or the scout.
                 Some(Err(_)) => {}
                 Some(Ok(message)) => {
