@@ -17,7 +17,8 @@ pub(super) fn set(shared: &Shared, seen: &Seen) {
     let proven_ago = shared.trips.lock().told(seen.at).proven_ago;
     let age = proven_ago.unwrap_or_else(|| seen.at.saturating_duration_since(shared.started_at));
     metrics::gauge!(names::CANARY_AGE).set(age.as_secs_f64());
-    metrics::gauge!(names::PARTITIONS_SICK).set(seen.facts.partitions.sick.len() as f64);
+    let partitions = &seen.facts.partitions;
+    metrics::gauge!(names::PARTITIONS_SICK).set((partitions.sick.len() + partitions.gone.len()) as f64);
     metrics::gauge!(names::EXPECTATIONS_UNMET).set(seen.facts.unmet.len() as f64);
 }
 

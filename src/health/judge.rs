@@ -9,7 +9,8 @@
 //!    none has come through for `stall_after`; or the tail has brought nothing for so long while records wait
 //! 3. `full` all streams are in use
 //! 4. `starting` nothing is proven yet. Not for ever: after `stall_after` it is one of the others
-//! 5. `degraded` some partitions have nobody who answers for them, at [`IN_A_ROW`] surveys, or are `stall_after` behind;
+//! 5. `degraded` some partitions are there no more, or have nobody who answers for them, at [`IN_A_ROW`] surveys, or are
+//!    `stall_after` behind;
 //!    events wait on disk; an expectation is not met
 //! 6. `not_exposed` this instance has only half of the way, and that half works
 //! 7. `flowing` or `quiet`: canaries make the trip, and in the last `stall_after` a user's event came by, or none did
@@ -65,8 +66,10 @@ pub(super) struct LogFacts {
 /// What is wrong with partitions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles {
-    /// Partitions that the log has.
+    /// Partitions that the log has, or had.
     pub(super) total: usize,
+    /// Those that it had.
+    pub(super) gone: Vec<Partition>,
     pub(super) sick: Vec<(Partition, Sick)>,
     /// Those that are `stall_after` behind.
     pub(super) late: Vec<Late>,
@@ -113,6 +116,8 @@ const CURE_TAIL: &str = "look into the log of this process; with Kafka see wheth
                          partitions. Readers get nothing new here: send them to another instance, and restart this one";
 const CURE_PARTITIONS: &str = "with Kafka see that the brokers named run and have leaders for the partitions \
                                (kafka-topics.sh --describe --unavailable-partitions); it goes on by itself then";
+const CURE_GONE: &str = "make it again (kafka-topics.sh --create --topic …), or take it out of the catalogue: until then its \
+                         events are refused, or wait on disk";
 const CURE_LAG: &str =
     "see how loaded this machine and the brokers are; readers of these partitions get their events late";
 const CURE_SPOOL: &str =
@@ -155,7 +160,10 @@ pub(super) fn of_host(facts: &Facts, stall_after: Duration) -> Judged {
 
 /// One stream's, on a host that is well: else it is the host's.
 pub(super) fn of_stream(stream: &StreamFacts, facts: &Facts, stall_after: Duration) -> Judged {
-    let Troubles { total, sick, .. } = &stream.partitions;
+    let Troubles { total, sick, gone, .. } = &stream.partitions;
+    if let Some(lost) = gone_of(&stream.partitions).filter(|_| sick.len() + gone.len() == *total) {
+        return Judged { state: State::Stalled, ..lost };
+    }
     if *total > 0 && sick.len() == *total {
         let cause = format!("nobody answers for {}", named(sick, of_sick));
         return Judged::new(State::Stalled, cause, CURE_PARTITIONS).detail(why_sick(sick));
@@ -267,8 +275,18 @@ fn starting(facts: &Facts, stall_after: Duration) -> Option<Judged> {
 
 fn in_trouble(partitions: &Troubles) -> Option<Judged> {
     let sick = &partitions.sick;
+    if let Some(gone) = gone_of(partitions) {
+        return Some(gone);
+    }
     let cause = || format!("nobody answers for {}", named(sick, of_sick));
     (!sick.is_empty()).then(|| Judged::new(State::Degraded, cause(), CURE_PARTITIONS).detail(why_sick(sick)))
+}
+
+fn gone_of(partitions: &Troubles) -> Option<Judged> {
+    let mut topics: Vec<&str> = partitions.gone.iter().map(|partition| partition.topic.as_str()).collect();
+    topics.dedup();
+    let cause = || format!("the log has no such topic any more: {}", named(&topics, |topic| (*topic).to_owned()));
+    (!topics.is_empty()).then(|| Judged::new(State::Degraded, cause(), CURE_GONE).detail(why_sick(&partitions.sick)))
 }
 
 fn late(partitions: &Troubles) -> Option<Judged> {

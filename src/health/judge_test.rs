@@ -110,6 +110,26 @@ fn what_flows_is_flowing_and_what_nobody_posts_to_is_quiet() {
 }
 
 #[test]
+fn a_topic_that_is_gone_stalls_what_has_no_other_and_is_said_before_what_comes_of_it() {
+    let gone = |names: &[&str]| Troubles { gone: names.iter().map(|name| partition(name, 0)).collect(), ..sick(0..0) };
+    let (of_all, of_one) = (Troubles { total: 2, ..gone(&["a", "b"]) }, gone(&["a"]));
+    let waits = Facts { partitions: of_one.clone(), spool: spool(3, 0, None), ..well() };
+    let unmet = Some((seconds(60), seconds(90)));
+    check(vec![
+        ("some", Facts { partitions: of_one.clone(), ..well() }, State::Degraded, "no such topic any more: a"),
+        ("all, and the log answers", Facts { partitions: of_all.clone(), ..well() }, State::Degraded, "more: a, b"),
+        ("its events wait", waits.clone(), State::Degraded, "no such topic any more"),
+    ]);
+    for (name, partitions, state) in [("all", of_all, State::Stalled), ("one of two", of_one, State::Degraded)] {
+        let expected = unmet.filter(|_| state == State::Stalled);
+        let stream = StreamFacts { partitions, event_ago: None, unmet: expected };
+        let judged = of_stream(&stream, &waits, STALL);
+        assert_eq!(judged.state, state, "{name}: {judged:?}");
+        assert!(judged.cause.contains("no such topic any more") && judged.cure.contains("--create"), "{judged:?}");
+    }
+}
+
+#[test]
 fn one_failure_changes_nothing_and_the_second_one_does() {
     let once = |at| Facts { trips: lost(1, at, Some(9)), ..well() };
     let twice = |at| Facts { trips: lost(2, at, Some(9)), ..well() };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::judge::{self, Facts, Judged, Late, StreamFacts, Troubles};
-use super::survey::Surveys;
+use super::survey::{Part, Surveys};
 use crate::catalog::{Catalog, Stream};
 use crate::hub::Tip;
 use crate::log::Sick;
@@ -37,6 +37,8 @@ pub(super) struct Seat {
     /// For how long they have waited.
     pub(super) behind: Option<Duration>,
     pub(super) sick: Option<Sick>,
+    /// And that is because the log does not have it any more.
+    pub(super) is_gone: bool,
 }
 
 /// One stream of the catalogue, and the last that was said of it.
@@ -175,8 +177,8 @@ fn seats(shared: &Shared, catalog: &Catalog, now: Instant) -> BTreeMap<Partition
 }
 
 fn of_log(surveys: &Surveys) -> BTreeMap<Partition, Seat> {
-    let seat = |sick: Option<&Sick>| Seat { sick: sick.cloned(), ..Seat::default() };
-    surveys.partitions.iter().map(|(partition, part)| (partition.clone(), seat(part.sick()))).collect()
+    let seat = |part: &Part| Seat { sick: part.sick().cloned(), is_gone: part.is_gone(), ..Seat::default() };
+    surveys.partitions.iter().map(|(partition, part)| (partition.clone(), seat(part))).collect()
 }
 
 fn troubles<'a>(
@@ -189,7 +191,9 @@ fn troubles<'a>(
     for (partition, seat) in seats {
         troubles.total += 1;
         moved_at = moved_at.max(seat.came_at);
-        if let Some(sick) = &seat.sick {
+        if seat.is_gone {
+            troubles.gone.push(partition.clone());
+        } else if let Some(sick) = &seat.sick {
             troubles.sick.push((partition.clone(), sick.clone()));
         } else if let Some(behind) = seat.behind.filter(|behind| *behind >= stall_after) {
             let records = seat.lag.unwrap_or(0);

@@ -37,6 +37,8 @@ pub(super) struct Surveys {
 
 pub(super) struct Part {
     pub(super) ends: Result<Range<Offset>, Sick>,
+    /// The tail follows it, and the log has no such topic any more.
+    is_gone: bool,
     /// Surveys in a row that have found it sick.
     sick_in_a_row: u32,
 }
@@ -45,6 +47,10 @@ impl Part {
     /// What is wrong with it, when that has been said often enough: leaders change, and that takes a moment.
     pub(super) fn sick(&self) -> Option<&Sick> {
         self.ends.as_ref().err().filter(|_| self.sick_in_a_row >= IN_A_ROW)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone && self.sick().is_some()
     }
 }
 
@@ -68,18 +74,25 @@ impl Surveys {
         (self.answered_at, self.failed_in_a_row, self.why) = (Some(now), 0, String::new());
         let tips: BTreeMap<&Partition, Offset> = tips.iter().map(|tip| (&tip.partition, tip.next)).collect();
         let before = std::mem::take(&mut self.partitions);
+        let sick_before = |partition: &Partition| before.get(partition).map_or(0, |part| part.sick_in_a_row);
+        let there: BTreeSet<Topic> = surveyed.iter().map(|one| one.partition.topic.clone()).collect();
         for Surveyed { partition, ends } in surveyed {
             if let Ok(ends) = &ends {
                 // One that the tail has not opened is to be read from its beginning.
                 let tail = tips.get(&partition).copied().unwrap_or(ends.start);
                 self.lags.note(&partition, ends.end, tail, now, stall_after);
             }
-            let earlier = before.get(&partition).map_or(0, |part| part.sick_in_a_row);
-            let sick_in_a_row = if ends.is_err() { earlier.saturating_add(1) } else { 0 };
-            self.partitions.insert(partition, Part { ends, sick_in_a_row });
+            let sick_in_a_row = if ends.is_err() { sick_before(&partition).saturating_add(1) } else { 0 };
+            self.partitions.insert(partition, Part { ends, is_gone: false, sick_in_a_row });
         }
         let partitions = &self.partitions;
         self.lags.keep(|partition| partitions.contains_key(partition));
+        // A topic that never was is nobody's trouble: a catalogue lists those of other sites, too.
+        for partition in tips.into_keys().filter(|partition| !there.contains(&partition.topic)) {
+            let sick_in_a_row = sick_before(partition).saturating_add(1);
+            let ends = Err(Sick { broker: None, why: "the log has no such topic any more".to_owned() });
+            self.partitions.insert(partition.clone(), Part { ends, is_gone: true, sick_in_a_row });
+        }
     }
 
     /// Where records seem to wait: the partition, where the tail stands, and where the log has been.

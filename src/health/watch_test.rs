@@ -36,6 +36,8 @@ const CANARYS: usize = 2;
 struct FaultyLog {
     memory: SharedLog,
     sick: AtomicBool,
+    /// The second topic was deleted.
+    gone: AtomicBool,
     /// Its ends are so much further than its records.
     gap: AtomicI64,
 }
@@ -51,7 +53,8 @@ impl Log for FaultyLog {
             let ends = if sick(&partition) { Err(fault) } else { Ok(first..end) };
             Surveyed { partition, ends }
         };
-        Ok(ends.into_iter().map(one).collect())
+        let gone = |partition: &Partition| partition.topic.as_str() == "b.t" && self.gone.load(Ordering::Relaxed);
+        Ok(ends.into_iter().filter(|ends| !gone(&ends.partition)).map(one).collect())
     }
 
     async fn read(&self, partition: &Partition, range: Range<Offset>, bytes: usize) -> Result<Block, ReadError> {
@@ -187,6 +190,21 @@ async fn a_partition_without_a_leader_is_told_at_the_second_look_and_no_longer_w
     let states: Vec<(State, usize)> = report.streams.states;
     assert_eq!(states, [(State::Quiet, 1), (State::Stalled, 1)], "stream by stream");
     host.log.sick.store(false, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet);
+}
+
+#[tokio::test]
+async fn a_topic_that_was_followed_and_is_gone_is_told_at_the_second_look_until_it_is_back() {
+    let host = Host::start().await;
+    host.log.gone.store(true, Ordering::Relaxed);
+    assert_eq!(host.look().await.0, State::Quiet, "not at the first look");
+    assert_eq!(host.look().await, (State::Degraded, "the log has no such topic any more: b.t".into()));
+    let report = host.health.report();
+    assert_eq!(report.streams.states, [(State::Quiet, 1), (State::Stalled, 1)], "stream by stream");
+    let (unhealthy, part) = (&report.streams.unhealthy.first[0], &report.partitions.first[0]);
+    assert_eq!((unhealthy.name.as_str(), part.partition.topic.as_str()), ("b", "b.t"));
+    assert!(part.sick.as_ref().is_some_and(|sick| sick.why.contains("no such topic")), "{part:?}");
+    host.log.gone.store(false, Ordering::Relaxed);
     assert_eq!(host.look().await.0, State::Quiet);
 }
 

@@ -419,6 +419,44 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledgement_that_ends_no_known_outage_opens_no_other_topic() {
+        let world = World::away(&["sick"]);
+        let _trial = world.attempt("sick").expect("a trial");
+        world.fails("stumbles");
+        world.end(world.attempt("stumbles").expect("an append"), Ok(()));
+        assert!(world.is_open("stumbles") && world.attempt("sick").is_none());
+    }
+
+    #[test]
+    fn slow_failures_one_after_the_other_are_an_outage() {
+        let mut world = World::new();
+        world.fails("a");
+        world.now += FRESH + MS;
+        let slow = world.attempt("a").expect("it is let in");
+        world.now += DEADLINE - MS;
+        world.end(slow, Err(AppendError::Unknown("it hangs".into())));
+        let _trial = world.attempt("a").expect("a trial");
+        let said = world.begin(&["a"]).refused.remove(0).expect("it is refused").to_string();
+        assert!(said.contains("(it hangs)"), "what it said last: {said}");
+    }
+
+    #[test]
+    fn an_outage_is_not_forgotten_while_it_is_tried() {
+        let mut world = World::away(&["a"]);
+        world.now += DEADLINE + FRESH;
+        let trial = world.attempt("a").expect("a trial");
+        world.now += PROVEN_AFTER;
+        assert!(world.attempt("a").is_none());
+        drop(trial);
+        assert!(world.is_open("a"));
+    }
+
+    #[test]
+    fn the_canary_is_never_refused() {
+        assert!(World::away(&[CANARY]).is_open(CANARY));
+    }
+
+    #[test]
     fn a_topic_of_which_some_is_acknowledged_is_not_away() {
         let mut world = World::new();
         for _ in 0..9 {

@@ -1,4 +1,4 @@
-//! A topic of the catalogue that comes when readers are there already.
+//! A topic of the catalogue that comes when readers are there already, and one that goes and comes back.
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::follower::Follower;
 use crate::ledger::{self, Ledger};
 use crate::load::{Fate, Load};
 use crate::server::{Options, Server};
-use crate::support::{self, Broker, PATIENCE};
+use crate::support::{self, Broker, PATIENCE, eventually};
 
 const PARTITIONS: i32 = 3;
 const RECORDS_OF_EACH: u64 = 20;
@@ -33,7 +33,7 @@ async fn a_topic_that_does_not_exist_yet_stops_no_other_and_is_read_from_its_fir
 
     // At once, so that the records are there before the server knows of the topic.
     broker.create_topic(&topics[1], PARTITIONS, &[]).await;
-    fill(&broker, &topics[1]).await;
+    fill(&broker, &topics[1], RECORDS_OF_EACH).await;
     let log = ledger::records(&broker, &topics, PARTITIONS).await;
     assert_eq!(log.len() as u64, 3 + u64::try_from(PARTITIONS).expect("few") * RECORDS_OF_EACH);
     reader.until("the late topic", |seen| seen.ledger.is_complete(&log) && seen.ledger.count() == log.len()).await;
@@ -42,11 +42,53 @@ async fn a_topic_that_does_not_exist_yet_stops_no_other_and_is_read_from_its_fir
     reader.until("what comes after", |seen| seen.ledger.has_number(after[0].0)).await;
 }
 
-async fn fill(broker: &Broker, topic: &str) {
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
+async fn a_topic_that_is_deleted_is_said_to_be_gone_and_made_again_reaches_readers_whole_however_much_is_in_it() {
+    let broker = support::kafka().await;
+    let topics = [support::unique("gone")];
+    let topic = topics[0].as_str();
+    broker.create_topic(topic, PARTITIONS, &[]).await;
+    let catalogue = format!("{topic}: {{schema_title: test/event, topics: [{topic}]}}\nother: {{topics: [no.such]}}");
+    let server = Server::start(Options::default().kafka(broker.bootstrap()).streams(&catalogue)).await;
+    let state = async |target: &str| server.get(target).await.json()["state"].as_str().map(str::to_owned);
+    let is_well = |state: Option<String>| matches!(state.as_deref(), Some("flowing" | "quiet"));
+    let mut reader = server.stream(&format!("/v2/stream/{topic}"), "").await;
+    fill(&broker, topic, RECORDS_OF_EACH).await;
+    let mut last = reader.event().await;
+    for _ in 1..u64::try_from(PARTITIONS).expect("few") * RECORDS_OF_EACH {
+        last = reader.event().await;
+    }
+    assert!(eventually(PATIENCE, async || is_well(state("/health").await)).await, "{:?}", state("/health").await);
+
+    broker.delete_topic(topic).await;
+    let target = format!("/health?stream={topic}");
+    let told = eventually(PATIENCE, async || state(&target).await.as_deref() == Some("stalled")).await;
+    let told = (told, server.get(&target).await, server.get("/health").await);
+    assert!(told.0 && told.1.text().contains("no such topic any more"), "{told:?}");
+    assert_eq!((told.1.status(), &told.2.json()["state"]), (503, &json!("degraded")), "{told:?}");
+    assert!(told.2.json()["cause"].as_str().is_some_and(|cause| cause.contains(topic)), "{told:?}");
+    assert!(is_well(state("/health?stream=other").await), "what never was is not missed");
+
+    // More than there was: offsets alone do not tell that it is another one.
+    broker.create_topic(topic, PARTITIONS, &[]).await;
+    fill(&broker, topic, 2 * RECORDS_OF_EACH).await;
+    while !reader.raw.chunk().await.is_empty() {}
+    let again = server.stream(&format!("/v2/stream/{topic}"), &format!("Last-Event-ID: {}\r\n", last.id)).await;
+    let first = ledger::from_the_first(&topics, PARTITIONS);
+    let mut reader = Follower::start("reader that came back", again, Ledger::after(&first), None);
+    let log = ledger::records(&broker, &topics, PARTITIONS).await;
+    reader.until("the whole new topic", |seen| seen.ledger.is_complete(&log)).await;
+    assert_eq!(server.metric("sluice_kafka_tail_moved_total").await, f64::from(PARTITIONS));
+    assert!(eventually(PATIENCE, async || is_well(state(&target).await)).await, "{:?}", state(&target).await);
+}
+
+/// So many into each partition.
+async fn fill(broker: &Broker, topic: &str, records: u64) {
     let (config, topic) = (broker.client(), topic.to_owned());
     let filling = tokio::task::spawn_blocking(move || {
         let producer: BaseProducer = config.create().expect("a producer");
-        for (partition, number) in (0..PARTITIONS).flat_map(|one| (0..RECORDS_OF_EACH).map(move |n| (one, n))) {
+        for (partition, number) in (0..PARTITIONS).flat_map(|one| (0..records).map(move |n| (one, n))) {
             let event = json!({"meta": {"id": "x"}, "number": 1_000 + number}).to_string();
             let record = BaseRecord::<(), _>::to(&topic).partition(partition).payload(&event);
             producer.send(record).unwrap_or_else(|(fault, _)| panic!("{fault}"));

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use sluice::log::{AppendError, Log, Surveyed};
 use sluice::model::{Offset, Partition, Topic};
 
@@ -117,48 +116,4 @@ async fn a_topic_deleted_and_made_again_is_opened_anew() {
     tail.until("the new record", |seen| seen.values.contains_key("new") && seen.values.contains_key("beside")).await;
     let opened = tail.opened.iter().filter(|opened| opened.partition == Partition::new(&topic, 0));
     assert_eq!(opened.map(|opened| opened.next).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(without_kafka, ignore = "SLUICE_TEST_KAFKA=off")]
-async fn a_topic_made_again_that_has_grown_past_the_place_is_brought_whole() {
-    let broker = support::kafka().await;
-    let topic = new_topic(&broker, 2, &[]).await;
-    let other = new_topic(&broker, 1, &[]).await;
-    let log = open(&broker);
-    let mut tail = Watched::open(&log, &[&topic, &other], 0).await;
-    fill(&broker, &topic, "old", 7).await;
-    append_one(&log, record(&other, "beside 1")).await.expect("appended");
-    tail.until("the old records", |seen| seen.values.len() == 15).await;
-
-    broker.delete_topic(topic.as_str()).await;
-    broker.create_topic(topic.as_str(), 2, &[]).await;
-    fill(&broker, &topic, "new", 10).await;
-    append_one(&log, record(&other, "beside 2")).await.expect("appended");
-
-    let started = Instant::now();
-    tail.until("the new records", |seen| seen.values.len() == 36).await;
-    println!("all of the new topic was there after {:?}", started.elapsed());
-    assert!(tail.values.values().all(|times| *times == 1), "{:?}", tail.values);
-    let opened = |index| tail.opened.iter().filter(move |opened| opened.partition == Partition::new(&topic, index));
-    for index in 0..2 {
-        assert_eq!(opened(index).map(|opened| opened.next).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
-    }
-    let others = tail.opened.iter().filter(|opened| opened.partition.topic == other);
-    assert_eq!(others.count(), 1, "nobody else's readers are ended");
-}
-
-/// So many records into each of two partitions.
-async fn fill(broker: &support::Broker, topic: &Topic, what: &str, records: i32) {
-    let (config, topic, what) = (broker.client(), topic.clone(), what.to_owned());
-    let filling = tokio::task::spawn_blocking(move || {
-        let producer: BaseProducer = config.create().expect("a producer");
-        for (index, number) in (0..2).flat_map(|index| (0..records).map(move |number| (index, number))) {
-            let value = format!("{what} {index} {number}");
-            let record = BaseRecord::<(), _>::to(topic.as_str()).partition(index).payload(&value);
-            producer.send(record).unwrap_or_else(|(fault, _)| panic!("{fault}"));
-        }
-        producer.flush(PATIENCE).expect("the records are written");
-    });
-    filling.await.expect("the topic is filled");
 }

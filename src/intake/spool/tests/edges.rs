@@ -7,6 +7,13 @@ use super::*;
 use crate::intake::spool::gate::{Pace, Replayed};
 use crate::intake::spool::store::{Load, Settled, weight};
 
+fn paced(pace: Pace, log: Arc<Fake>) -> World {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let place = Place { folder: folder.path().to_owned(), free_bytes_min: 0, waits: false };
+    let spool = Spool::open_at(pace, &enabled(), &place, DEADLINE, log.clone(), Handle::current());
+    World { log, spool: spool.expect("a spool").expect("it is wanted"), folder }
+}
+
 /// By then the log has had its time, and the spool has its own still.
 fn soon(world: &World) -> Instant {
     Instant::now() + world.spool.shared.reserve + pace().suspect
@@ -30,7 +37,8 @@ async fn what_was_sent_and_not_answered_may_be_there_also_if_the_spool_refuses_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_has_is_not_sent_again_because_the_disk_fails() {
-    let world = World::new(Mood::Away);
+    // Nobody looks: that it is written at last shows that the disk works.
+    let world = paced(Pace { look: PATIENCE * 2, ..pace() }, Fake::new(Mood::Away));
     assert_eq!(world.one("a").await, Ok(Kept::Spool));
     let other = world.somebody_else();
     let stuck = "CREATE TRIGGER stuck BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'stuck'); END";
@@ -42,6 +50,19 @@ async fn what_the_log_has_is_not_sent_again_because_the_disk_fails() {
     world.until_empty().await;
     world.until("the disk works", |status| status.fault.is_none()).await;
     assert_eq!(world.log.values(), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_is_a_fault_until_it_can_be() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let other = world.somebody_else();
+    other.execute_batch("ALTER TABLE events RENAME TO elsewhere").expect("it is renamed");
+    let fails = |status: &Status| status.fault.as_ref().is_some_and(|fault| fault.contains("cannot be read"));
+    world.until("it cannot be read", fails).await;
+    other.execute_batch("ALTER TABLE elsewhere RENAME TO events").expect("it is renamed");
+    world.until("it can be read", |status| status.fault.is_none()).await;
+    assert_eq!(world.spool.status().events, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,11 +139,8 @@ async fn a_requests_place_is_held_as_long_as_the_log_or_the_spool_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_last_write_lets_those_in_that_waited_for_it() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = Place { folder: folder.path().to_owned(), free_bytes_min: 0, waits: false };
-    let pace = Pace { closing: PATIENCE, ..pace() };
-    let spool = Spool::open_at(pace, &enabled(), &place, DEADLINE, Fake::new(Mood::Takes), Handle::current());
-    let spool = spool.expect("a spool").expect("it is wanted");
+    let world = paced(Pace { closing: PATIENCE, ..pace() }, Fake::new(Mood::Takes));
+    let spool = &world.spool;
     let (topic, load) = (Topic::new("t"), Load { events: 1, bytes: 1 });
     let coming = spool.shared.expect(vec![topic.clone()]);
     {
