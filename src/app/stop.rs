@@ -67,11 +67,11 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The delay takes half of the deadline at most, and the spread half of what is left.
+    /// The delay takes half of the deadline at most, and the spread three quarters of what is left until the cut.
     pub(super) fn of(options: &config::Stop) -> Self {
         let deadline = options.deadline;
         let cut_after = deadline - (deadline / 5).min(CLOSE_RESERVE_MOST);
-        let delay = options.drain_delay.min(cut_after / 2);
+        let delay = options.drain_delay.min(deadline / 2);
         let left = cut_after.saturating_sub(delay + SETTLE);
         Self { delay, spread: options.drain_spread.min(left * 3 / 4), cut_after, deadline }
     }
@@ -285,6 +285,12 @@ mod tests {
     fn all_waits_of_a_stop_fit_its_deadline() {
         let usual = times(5, 10, 30);
         assert_eq!((usual.delay.as_secs(), usual.spread.as_secs()), (5, 10), "as they are where they fit");
+        let long = times(60, 60, 30);
+        assert_eq!(
+            (long.delay.as_millis(), long.spread.as_millis()),
+            (15_000, 7_275),
+            "half, and 3/4 of 25 - 15 - 0.3"
+        );
         for (delay, spread, deadline) in [(5, 10, 30), (5, 10, 2), (60, 60, 30), (0, 60, 5), (9, 9, 0), (0, 0, 1)] {
             let times = times(delay, spread, deadline);
             let polite = times.delay + SETTLE.min(times.cut_after) + times.spread;

@@ -234,6 +234,34 @@ fn streams_end_after_a_whole_event_with_a_farewell() {
 }
 
 #[test]
+fn few_readers_end_over_the_whole_spread_as_many_do() {
+    const SPREAD: Duration = Duration::from_secs(10);
+    run(async |host| {
+        let worker = host.hub.worker(SPREAD);
+        tokio::task::spawn_local(worker.clone().run());
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let ((client, io), subscription) = (socket().await, host.subscribe(From::Live).await);
+            let ran = reader::run(io, subscription, None, &worker, manners(Framing::Raw), &patience(&host));
+            let mut stream = Stream { client, reader: tokio::task::spawn_local(ran) };
+            stream.expect(":ok\n\n").await;
+            streams.push(stream);
+        }
+        host.shutdown.advance(Stage::EndStreams);
+        let begun = tokio::time::Instant::now();
+        let ends = streams.iter_mut().map(async |stream| {
+            stream.rest().await;
+            begun.elapsed()
+        });
+        let ends = futures_util::future::join_all(ends).await;
+        assert!(ends.iter().all(|end| *end < SPREAD + Duration::from_secs(1)), "{ends:?}");
+        let late = ends.iter().filter(|end| **end > SPREAD / 2).count();
+        // Each of them is late or not with the same chance: that all are is a chance of one in a million.
+        assert!((1..20).contains(&late), "{ends:?}");
+    });
+}
+
+#[test]
 fn a_partition_that_begins_anew_ends_its_readers() {
     run(async |host| {
         let mut stream = open(&host, Framing::Chunked).await;

@@ -210,7 +210,7 @@ impl Worker {
             // streams have other topics: they come back to those.
             let epoch = local.channel.epoch();
             if local.epoch.replace(epoch) != epoch {
-                local.end_share(1, End::Changed);
+                local.end_one_in(1, End::Changed);
             }
             let end = local.channel.end();
             if local.seen.replace(end) == end {
@@ -252,36 +252,37 @@ impl Worker {
         }
     }
 
-    /// Ends a share of the readers at every tick; all that are left where the stop is in a hurry. New ones end at once.
+    /// Ends some of the readers at every tick; all that are left where the stop is in a hurry. New ones end at once.
     async fn end_readers(&self, mut stop: Stop) {
         let ticks = (self.end_spread.as_millis() / END_TICK.as_millis()).max(1);
         let mut tick = tokio::time::interval(END_TICK);
         for left in (1..=ticks).rev() {
             tokio::select! {
-                _ = tick.tick() => self.end_share(usize::try_from(left).unwrap_or(usize::MAX)),
+                _ = tick.tick() => self.end_one_in(left),
                 () = stop.reached(Stage::EndAtOnce) => break,
             }
         }
         loop {
-            self.end_share(1);
+            self.end_one_in(1);
             tick.tick().await;
         }
     }
 
-    fn end_share(&self, one_of: usize) {
-        self.channels.borrow().values().for_each(|local| local.end_share(one_of, End::Stop));
+    fn end_one_in(&self, ticks: u128) {
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.channels.borrow().values().for_each(|local| local.end_one_in(ticks, End::Stop));
     }
 }
 
 impl Local {
-    fn end_share(&self, one_of: usize, why: End) {
-        let mut readers = self.readers.borrow_mut();
-        let running = readers.iter().filter(|(_, reader)| !reader.is_ending()).count();
-        let share = running.div_ceil(one_of);
-        let readers = readers.iter_mut().filter(|(_, reader)| !reader.is_ending());
-        for (_, reader) in readers.take(share) {
-            reader.due = Due::End(why);
-            reader.wake();
+    /// Ends each reader with the chance of one in so many ticks that are left: then all ticks are alike to it, however
+    /// few readers there are on however many workers. A share of their number would be none, or would end few too early.
+    fn end_one_in(&self, ticks: u64, why: End) {
+        for (_, reader) in &mut *self.readers.borrow_mut() {
+            if !reader.is_ending() && fastrand::u64(..ticks) == 0 {
+                reader.due = Due::End(why);
+                reader.wake();
+            }
         }
     }
 

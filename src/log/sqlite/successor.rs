@@ -22,6 +22,8 @@ use crate::model::Topic;
 
 /// How often is looked whether the folder is free, and what has been appended there.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// After the log could not be opened.
+const OPENED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Jobs that wait for the folder; the others wait in the queue, and fill it.
 const WAITING_MAX: usize = 4096;
 /// After which it is worth a warning that the other process still has it.
@@ -59,33 +61,20 @@ impl Successor {
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         let mut waiting = Vec::new();
-        let Some(lock) = self.wait(&mut waiting, jobs) else {
+        let Some((connection, lock)) = self.wait(&mut waiting, jobs) else {
             return refuse(waiting, "the log is closed");
         };
-        match self.become_writer(lock) {
-            Ok(writer) => writer.run(waiting, jobs),
-            Err(error) => {
-                tracing::error!(%error, "the log of the server before this one cannot be written to");
-                refuse(waiting, &error.to_string());
-            }
-        }
+        let retention = Retention::new(&self.options);
+        let free_bytes_min = self.options.free_bytes_min;
+        Writer::new(connection, self.heads, retention, self.world, free_bytes_min, lock).run(waiting, jobs);
     }
 
-    /// None where the queue has been closed before the folder was free.
-    fn wait(&mut self, waiting: &mut Vec<Job>, jobs: &Receiver<Job>) -> Option<FolderLock> {
-        let since = Instant::now();
-        let mut told = false;
+    /// None where the queue has been closed before the log could be written to.
+    fn wait(&mut self, waiting: &mut Vec<Job>, jobs: &Receiver<Job>) -> Option<(Connection, FolderLock)> {
+        let mut turn = Turn::default();
         loop {
-            match FolderLock::take(&self.folder) {
-                Ok(lock) => {
-                    tracing::info!(waited = ?since.elapsed(), "the log is this server's now");
-                    return Some(lock);
-                }
-                Err(error) if !told && since.elapsed() > TOLD_AFTER => {
-                    told = true;
-                    tracing::error!(%error, "events wait for the log, or are refused");
-                }
-                Err(_) => {}
+            if let Some(connection) = turn.comes(self) {
+                return turn.lock.map(|lock| (connection, lock));
             }
             self.look();
             refuse_late(waiting);
@@ -109,13 +98,65 @@ impl Successor {
         }
     }
 
-    fn become_writer(self, lock: FolderLock) -> Result<Writer, OpenError> {
+    fn open(&self) -> Result<Connection, OpenError> {
         let failed = |cause| schema::open_error(&self.file, cause);
         let mut connection = schema::open_writer(&self.file)?;
         group::create_missing(&mut connection, &self.topics).map_err(failed)?;
+        // It may have been appended to since the last look, and before the lock.
         self.heads.load_again(&connection).map_err(failed)?;
-        let retention = Retention::new(&self.options);
-        Ok(Writer::new(connection, self.heads, retention, self.world, self.options.free_bytes_min, lock))
+        Ok(connection)
+    }
+}
+
+/// How far it is with the turn of the one who waits.
+struct Turn {
+    since: Instant,
+    told: bool,
+    lock: Option<FolderLock>,
+    /// When it is tried to open the log.
+    opens_at: Instant,
+    /// Whether the operator has been told that it cannot be.
+    fails: bool,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { since: now, told: false, lock: None, opens_at: now, fails: false }
+    }
+}
+
+impl Turn {
+    fn comes(&mut self, successor: &Successor) -> Option<Connection> {
+        if self.lock.is_none() {
+            match FolderLock::take(&successor.folder) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => self.tell_once(&error),
+            }
+        }
+        if self.lock.is_none() || Instant::now() < self.opens_at {
+            return None;
+        }
+        match successor.open() {
+            Ok(connection) => {
+                tracing::info!(waited = ?self.since.elapsed(), "the log is this server's now");
+                Some(connection)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.fails, true) {
+                    tracing::error!(%error, "the log of the server before this one cannot be opened: that is tried again");
+                }
+                self.opens_at = Instant::now() + OPENED_AGAIN_AFTER;
+                None
+            }
+        }
+    }
+
+    fn tell_once(&mut self, error: &OpenError) {
+        if !self.told && self.since.elapsed() > TOLD_AFTER {
+            self.told = true;
+            tracing::error!(%error, "events wait for the log, or are refused");
+        }
     }
 }
 
@@ -139,5 +180,36 @@ fn refuse(jobs: Vec<Job>, why: &str) {
             Job::Make(_, answer) => _ = answer.send(Err(error.clone())),
             Job::Retain(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::TryRecvError;
+
+    use super::super::queue::Queue;
+    use super::*;
+    use crate::model::{NewRecord, Timestamp};
+
+    #[tokio::test]
+    async fn who_has_waited_too_long_is_refused_and_who_has_not_waits_on() {
+        let (queue, jobs) = Queue::new();
+        let record = || NewRecord { topic: Topic::new("t"), time: Timestamp(0), key: None, value: None };
+        let refused = queue.append(vec![record()]);
+        let waits = queue.append(vec![record()]);
+        let late = async {
+            let mut waiting: Vec<_> = std::iter::from_fn(|| jobs.try_recv().ok()).collect();
+            let Some(Job::Append(first)) = waiting.first_mut() else { panic!("a batch was queued") };
+            first.start_by = Instant::now();
+            while Instant::now() == first.start_by {}
+            refuse_late(&mut waiting);
+            assert_eq!(waiting.len(), 1);
+            assert_eq!(jobs.try_recv().err(), Some(TryRecvError::Empty));
+            refuse(waiting, "over");
+        };
+        let (refused, waits, ()) = futures_util::join!(refused, waits, late);
+        let why = |answers: &[Result<_, AppendError>]| format!("{:?}", answers[0].as_ref().err());
+        assert!(why(&refused).contains("has not given the log back yet"), "{refused:?}");
+        assert!(why(&waits).contains("over"), "{waits:?}");
     }
 }
