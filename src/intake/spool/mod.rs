@@ -3,7 +3,8 @@
 //!
 //! - this page: [`Spool`], which stands between the intake and the log
 //! - `gate` which way a record goes: to the log, or behind what is spooled of its topic
-//! - `store` the file; `writer` the one thread that has it; `fault` why it takes nothing
+//! - `store` the file; `writer` the one thread that has it; `fault` why it takes nothing; `spare` room on a full
+//!   disk for what is to leave it
 //! - `replay` the way from the file into the log
 //! - `desk` what operators see and do
 //! - `open` one process has the file; the next one waits for it
@@ -20,6 +21,7 @@ mod fault;
 mod gate;
 mod open;
 mod replay;
+mod spare;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,8 @@ const RESERVE_MOST: Duration = Duration::from_secs(1);
 const RESERVE_SHARE: u32 = 5;
 /// Longest wait for an operator's answer.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// Who has waited in vain is told why, so long before nobody listens any more.
+const SAY_WHY: Duration = Duration::from_millis(100);
 /// Longest wait of [`Spool::close`].
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -250,7 +254,7 @@ impl Spool {
         // Also while the spool has them, and the log has none.
         let _place = place.clone();
         let topics = topics_of(&records);
-        let (ways, ticket, coming) = match shared.decide(&topics, due - shared.reserve).await {
+        let (ways, ticket, coming) = match shared.decide(&topics, due - shared.reserve.max(SAY_WHY)).await {
             Ok(decided) => decided,
             Err(why) => return vec![Err(AppendError::NotWritten(why)); records.len()],
         };

@@ -13,10 +13,11 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::gate::{Gate, Pace};
+use super::spare::Spare;
 use super::store::{FILE_NAME, Store};
 use super::writer::{Job, Writer};
 use super::{JOBS_MAX, OpenError, Options, QUEUE_KIB_MAX, Shared, Spool, replay};
-use crate::disk::{FileLock, LockError};
+use crate::disk::{self, FileLock, LockError};
 use crate::log::Log;
 
 /// Beside the file, not on it: the sqlite3 shell may look in.
@@ -173,7 +174,9 @@ impl Opened {
         if events > 0 {
             tracing::info!(events, "events of an earlier run are in the spool: they go to the log first");
         }
-        let writer = Writer { store, shared: shared.clone(), folder: folder.to_owned(), _lock: lock };
+        let mut spare = Spare::of(folder);
+        spare.keep(disk::free_bytes(folder).unwrap_or_default(), shared.free_bytes_min);
+        let writer = Writer { store, shared: shared.clone(), folder: folder.to_owned(), spare, _lock: lock };
         let thread = thread::Builder::new().name("sluice-spool".to_owned());
         let thread = thread.spawn(move || writer.run(jobs)).map_err(OpenError::Thread)?;
         shared.gate.lock().open(waiting, aside, oldest, Instant::now());

@@ -221,6 +221,11 @@ impl Store {
         Ok(pragma(&self.0, "freelist_count")? > FREE_PAGES_KEPT)
     }
 
+    /// What was written ahead goes into the database, and its room is free.
+    pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
     /// As little as can be written, to see whether anything can be.
     pub(super) fn try_to_write(&self) -> rusqlite::Result<()> {
         self.0.pragma_update(None, "user_version", FORMAT)

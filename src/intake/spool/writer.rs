@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rusqlite::ffi;
+use rusqlite::{ErrorCode, ffi};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::fault::{Fault, Of};
+use super::spare::Spare;
 use super::store::{Aside, Load, Settled, Store, Waiting, weight};
 use super::{Coming, PutError, Shared};
 use crate::disk::{self, FileLock};
@@ -62,6 +63,7 @@ pub(super) struct Writer {
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
     pub(super) folder: PathBuf,
+    pub(super) spare: Spare,
     /// Held as long as anything may be written, and given back last.
     pub(super) _lock: FileLock,
 }
@@ -106,11 +108,11 @@ impl Writer {
                 let _ = answer.send(self.store.look_aside(events_max).map_err(|error| error.to_string()));
             }
             Job::Retry { answer } => {
-                let moved = self.store.retry_some().map(|loads| self.put_back(&loads));
+                let moved = self.with_spare(Store::retry_some).map(|loads| self.put_back(&loads));
                 let _ = answer.send(moved.map_err(|error| error.to_string()));
             }
             Job::Drop { answer } => {
-                let dropped = self.store.drop_some().map(|loads| self.not_aside_any_more(&loads));
+                let dropped = self.with_spare(Store::drop_some).map(|loads| self.not_aside_any_more(&loads));
                 let _ = answer.send(dropped.map_err(|error| error.to_string()));
             }
             Job::Look => self.look_at_fault(true),
@@ -196,7 +198,7 @@ impl Writer {
 
     fn settle(&mut self, topic: &Topic, settled: &Settled, now: Timestamp) -> Result<(), String> {
         let failed = |of| move |error: rusqlite::Error| (of, error);
-        let done = self.store.settle(now, settled).map_err(failed(Of::Writing));
+        let done = self.with_spare(|store| store.settle(now, settled)).map_err(failed(Of::Writing));
         let oldest = done.and_then(|()| self.store.oldest().map_err(failed(Of::Reading)));
         let oldest = oldest.map_err(|(of, error)| {
             self.has_failed(of, &error);
@@ -220,6 +222,19 @@ impl Writer {
         self.is_over(|of| matches!(of, Of::Writing | Of::Reading));
         metrics::counter!(names::SPOOL_REPLAYED).increment(appended.events);
         Ok(())
+    }
+
+    /// What takes events out again is done on a full disk, too.
+    fn with_spare<T>(&mut self, act: impl Fn(&mut Store) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let done = act(&mut self.store);
+        if !done.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull)) {
+            self.spare.keep(self.free_bytes(), self.shared.free_bytes_min);
+            return done;
+        }
+        self.spare.give_up();
+        // Where it does not work the next attempt says why.
+        let _ = self.store.checkpoint();
+        act(&mut self.store)
     }
 
     fn put_back(&mut self, loads: &[(Topic, Load)]) -> u64 {
