@@ -38,10 +38,11 @@ fn is_farewell(text: &[u8]) -> bool {
 #[tokio::test]
 async fn while_it_leaves_all_is_served_and_connections_are_asked_to_go_elsewhere() {
     let mut server = Server::start(patient().env("SLUICE__STOP__DRAIN_DELAY", FOR_EVER)).await;
+    let mut reader = server.stream("/v2/stream/test.event", "").await;
     let mut kept = server.connect().await;
     let before = kept.post(&event_at("test.event", 0, 0).to_string()).await;
     assert_eq!((before.status(), before.header("connection")), (201, ""));
-    let mut reader = server.stream("/v2/stream/test.event", "").await;
+    assert_eq!(reader.event().await.json()["number"], 0);
     server.signal(Signal::TERM);
     until_leaving(&server).await;
     let answer = kept.post(&event_at("test.event", 1, 1).to_string()).await;
@@ -85,6 +86,22 @@ async fn who_has_just_connected_is_answered() {
     server.signal(Signal::TERM);
     until_leaving(&server).await;
     assert_eq!(just.post(&event_at("test.event", 0, 0).to_string()).await.status(), 201);
+    assert!(server.ended().await.success());
+}
+
+/// Let in, they would wait in a queue that nobody empties any more, and be reset with it.
+#[tokio::test]
+async fn who_comes_while_the_port_closes_hears_nothing_until_it_is_refused() {
+    let mut server = Server::start(patient()).await;
+    server.signal(Signal::TERM);
+    let (waited, error) = loop {
+        let asked = Instant::now();
+        if let Err(error) = TcpStream::connect(server.address).await {
+            break (asked.elapsed(), error);
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(waited > Duration::from_millis(500), "its system tried once more: {waited:?}");
     assert!(server.ended().await.success());
 }
 
