@@ -6,7 +6,7 @@
 //! - `unknown` topics that the cluster denies; `own` makes sluice's own
 //! - `reads` questions from many, answered by a few; `reader` one of these; `survey` how every partition is
 //! - `tail` the following read: `places` where it stands, `scout` what it has to ask, `still` where nothing moves,
-//!   `doubt` whether a topic is still the one that it was
+//!   `doubt` whether a topic is still the one that it was; `failing` how soon what has failed is made anew
 //!
 //! Every client finds its brokers again by itself when these come back, at the same name or known from the cluster. Where
 //! nobody tells it where they are now, an operator does: [`Log::reconnect`] makes all clients anew, and nothing is lost.
@@ -17,6 +17,7 @@ mod batch;
 mod clients;
 mod context;
 mod doubt;
+mod failing;
 mod lane;
 mod options;
 mod outbox;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::WeakSender;
 use super::OpenError;
 use super::clients::Clients;
 use super::context::Context;
+use super::failing::Failing;
 use super::places::Restless;
 use super::reader::{Cluster, Led, Reader, Until, by_leader};
 use super::still::{Odd, Still};
@@ -61,6 +62,7 @@ pub(super) struct Scout {
     committed: BTreeMap<Partition, Offset>,
     pub(super) young_until: Instant,
     still: Still,
+    failing: Failing,
     watched_at: Instant,
 }
 
@@ -89,6 +91,7 @@ impl Scout {
             committed: BTreeMap::new(),
             young_until: now + YOUNG_FOR,
             still: Still::default(),
+            failing: Failing::default(),
             watched_at: now,
         })
     }
@@ -100,14 +103,15 @@ impl Scout {
     /// Until the tail stops.
     pub(super) fn run(mut self) {
         loop {
-            let soon = self.state.places.lock().is_away() || Instant::now() < self.young_until;
+            let is_young = Instant::now() < self.young_until;
+            let soon = is_young || self.failing.has_failed() || self.state.places.lock().is_away();
             let called = self.state.calls.wait(if soon { LOOK_SOON } else { LOOK_EVERY });
             if self.state.stopped() {
                 return self.commit(CommitMode::Sync);
             }
             if catch_unwind(AssertUnwindSafe(|| self.round(called))).is_err() {
                 // It may have failed with a place in its hand.
-                self.rebuild("its scout has failed");
+                self.failing.note("its scout has failed");
             }
         }
     }
@@ -117,7 +121,10 @@ impl Scout {
             self.young_until = Instant::now() + YOUNG_FOR;
         }
         if called.failed {
-            self.rebuild("its thread has failed");
+            self.failing.note("its thread has failed");
+        }
+        if let Some(why) = self.failing.due(Instant::now()) {
+            self.rebuild(why);
         }
         self.move_on();
         self.leave();
@@ -130,7 +137,7 @@ impl Scout {
         }
         self.look_into_the_restless();
         if self.watched_at.elapsed() >= WATCH_EVERY {
-            self.watch(cluster.as_ref());
+            self.watch(cluster.as_ref(), Instant::now());
         }
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit(CommitMode::Async);
@@ -182,6 +189,7 @@ impl Scout {
         self.worn.push(std::mem::replace(&mut self.consumer, made.clone()));
         self.assign(&starts);
         *self.current.lock() = made;
+        self.failing.mended();
         true
     }
 
@@ -195,8 +203,8 @@ impl Scout {
     }
 
     /// Holds the ends against where the tail stands: does it move where it should?
-    fn watch(&mut self, cluster: Option<&Cluster>) {
-        self.watched_at = Instant::now();
+    fn watch(&mut self, cluster: Option<&Cluster>, now: Instant) {
+        self.watched_at = now;
         let who_takes_is_behind = self.batches.upgrade().is_none_or(|batches| batches.capacity() == 0);
         let held_up = self.state.was_held_up() || who_takes_is_behind;
         let Some(cluster) = cluster.filter(|_| !held_up) else {
@@ -209,16 +217,18 @@ impl Scout {
                 ends.extend(partitions.into_iter().zip(nexts));
             }
         }
-        let odd = self.still.look(&stood, &ends, Instant::now());
+        let odd = self.still.look(&stood, &ends, now);
         let odd = self.leave_other_topics(odd);
         self.look_into_the_odd(odd, cluster);
     }
 
     fn look_into_the_odd(&mut self, odd: Vec<(Partition, Offset, Odd)>, cluster: &Cluster) {
-        let mut past = Vec::new();
+        let (mut past, mut stands_still) = (Vec::new(), false);
         for (partition, next, odd) in odd.into_iter().take(LOOKED_INTO_MAX) {
             match odd {
                 Odd::Past { .. } => past.push(partition),
+                // One is enough, and each question may take its time.
+                Odd::Behind { .. } if stands_still => {}
                 Odd::Behind { end } => {
                     let last = self.reader.before(&partition, end, Until::after(ANSWER_WITHIN));
                     if matches!(&last, Ok(last) if last.is_none_or(|(last, _)| last < next)) {
@@ -227,13 +237,16 @@ impl Scout {
                     }
                     let broker = leader_of(&partition, cluster);
                     tracing::warn!(%partition, broker, stands_at = %next, %end, "the tail stands still, and the broker answers");
-                    // All its partitions begin anew: there is one consumer.
-                    return self.rebuild("it stood still");
+                    stands_still = true;
                 }
             }
         }
         if !past.is_empty() {
             self.move_those_past_the_end(past);
+        }
+        if stands_still {
+            // All its partitions begin anew, those that were moved, too: there is one consumer.
+            self.rebuild("it stood still");
         }
     }
 
@@ -471,4 +484,174 @@ fn topics_of(partitions: &[Partition]) -> Vec<Topic> {
 fn leader_of(partition: &Partition, cluster: &Cluster) -> String {
     let led = cluster.led.iter().find(|led| led.partition == *partition);
     led.and_then(|led| led.leader).map(|leader| cluster.broker(leader)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+    use tokio::runtime::Runtime;
+    use tokio::sync::mpsc;
+
+    use super::super::Options;
+    use super::super::still::STANDS_STILL;
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const BATCHES_MAX: usize = 1;
+
+    type Mock = MockCluster<'static, DefaultProducerContext>;
+
+    /// A scout whose rounds the test takes, and which nobody polls for.
+    struct Rig {
+        scout: Scout,
+        clients: Clients,
+        state: Arc<TailState>,
+        batches: mpsc::Sender<TailBatch>,
+        _taken: mpsc::Receiver<TailBatch>,
+        cluster: Mock,
+        _engine: Runtime,
+    }
+
+    fn cluster(partitions: i32) -> Mock {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("t", partitions, 1).expect("a topic");
+        cluster
+    }
+
+    fn of(index: i32) -> Partition {
+        Partition::new(&Topic::new("t"), index)
+    }
+
+    impl Rig {
+        /// All its places stand at the beginning, and there is nothing yet.
+        fn new(partitions: i32) -> Self {
+            let (cluster, engine) = (cluster(partitions), Runtime::new().expect("an engine"));
+            let options = Options { bootstrap_servers: vec![cluster.bootstrap_servers()], ..Options::default() };
+            let clients = Clients::new(options, "g", 1 << 20, Duration::from_secs(9));
+            let state = Arc::new(TailState::new(vec![Topic::new("t")]));
+            let (batches, taken) = mpsc::channel(BATCHES_MAX);
+            let scout = Scout::start(&clients, state.clone(), 0, batches.downgrade(), engine.handle().clone());
+            let rig = Self {
+                scout: scout.expect("a scout"),
+                clients,
+                state,
+                batches,
+                _taken: taken,
+                cluster,
+                _engine: engine,
+            };
+            let found = rig.look();
+            assert_eq!(found.led.len(), usize::try_from(partitions).expect("a few"));
+            rig
+        }
+
+        fn look(&self) -> Cluster {
+            self.scout.look().expect("the cluster answers")
+        }
+
+        fn write(&self, index: i32) {
+            let config = ClientConfig::new().set("bootstrap.servers", self.cluster.bootstrap_servers()).clone();
+            let producer: BaseProducer = config.create().expect("a producer");
+            let record = BaseRecord::<(), _>::to("t").partition(index).payload("x");
+            producer.send(record).unwrap_or_else(|(fault, _)| panic!("{fault}"));
+            producer.flush(PATIENCE).expect("it is written");
+        }
+
+        /// Whether another consumer stands in its place after this.
+        fn is_made_anew_by(&mut self, what: impl FnOnce(&mut Scout)) -> bool {
+            let before = self.scout.current.lock().clone();
+            what(&mut self.scout);
+            let after = self.scout.current.lock().clone();
+            assert!(Arc::ptr_eq(&after, &self.scout.consumer), "what is polled is what the scout moves");
+            !Arc::ptr_eq(&before, &after)
+        }
+
+        fn places(&self) -> BTreeMap<Partition, Offset> {
+            self.state.places.lock().followed().into_iter().collect()
+        }
+    }
+
+    #[test]
+    fn a_place_past_the_end_is_moved_also_where_another_one_stands_still() {
+        for turn in 0..2 {
+            let mut rig = Rig::new(2);
+            rig.write(1);
+            rig.state.places.lock().pass_over(&of(0), Offset(5));
+            let cluster = rig.look();
+            let mut odd = vec![
+                (of(1), Offset(0), Odd::Behind { end: Offset(1) }),
+                (of(0), Offset(5), Odd::Past { end: Offset(0) }),
+            ];
+            odd.rotate_left(turn);
+            assert!(rig.is_made_anew_by(|scout| scout.look_into_the_odd(odd, &cluster)));
+            assert_eq!(rig.places(), [(of(0), Offset(0)), (of(1), Offset(0))].into(), "one after the other");
+        }
+    }
+
+    #[test]
+    fn a_gap_is_passed_over_and_is_no_reason_for_another_consumer() {
+        let mut rig = Rig::new(1);
+        let cluster = rig.look();
+        let odd = vec![(of(0), Offset(0), Odd::Behind { end: Offset(3) })];
+        assert!(!rig.is_made_anew_by(|scout| scout.look_into_the_odd(odd, &cluster)));
+        assert_eq!(rig.places(), [(of(0), Offset(3))].into());
+    }
+
+    #[test]
+    fn a_tail_that_is_held_up_does_not_stand_still() {
+        let hold_up: [fn(&Rig); 2] = [
+            |rig| rig.state.held_up.store(true, Ordering::Relaxed),
+            |rig| rig.batches.try_send(TailBatch::default()).expect("there is room for one"),
+        ];
+        for hold_up in hold_up {
+            let mut rig = Rig::new(1);
+            rig.write(0);
+            let (cluster, start) = (rig.look(), Instant::now());
+            let after = |rig: &mut Rig, halves: u32| {
+                rig.is_made_anew_by(|scout| scout.watch(Some(&cluster), start + halves * STANDS_STILL / 2))
+            };
+            assert!(!after(&mut rig, 0));
+            hold_up(&rig);
+            assert!(!after(&mut rig, 2), "it was held up");
+            while rig._taken.try_recv().is_ok() {}
+            assert!(!after(&mut rig, 3), "what was seen before that is forgotten");
+            assert!(after(&mut rig, 5), "now it stands still by itself");
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_fails_again_at_once_is_not_made_anew_at_once_again() {
+        let mut rig = Rig::new(1);
+        let polled = rig.scout.current.lock().clone();
+        let fails = |rig: &mut Rig| {
+            rig.state.calls.failed();
+            let called = rig.state.calls.wait(Duration::ZERO);
+            rig.is_made_anew_by(|scout| scout.round(called))
+        };
+        rig.state.left.lock().push(of(7));
+        assert!(fails(&mut rig));
+        assert!(rig.state.left.lock().is_empty(), "the new one was never told of it");
+        assert!(!fails(&mut rig));
+        assert!(rig.scout.failing.has_failed(), "it is put off, not forgotten");
+        // The old one is let go of as soon as nobody polls it.
+        assert_eq!(rig.scout.worn.len(), 1);
+        drop(polled);
+        rig.scout.let_go();
+        assert!(rig.scout.worn.is_empty());
+    }
+
+    #[test]
+    fn where_the_addresses_have_changed_the_tail_goes_on_there() {
+        let mut rig = Rig::new(1);
+        assert!(!rig.is_made_anew_by(Scout::move_on));
+        let other = cluster(3);
+        assert!(rig.clients.move_to(&[other.bootstrap_servers()]));
+        assert!(rig.is_made_anew_by(Scout::move_on));
+        assert_eq!(rig.look().led.len(), 3);
+        assert!(!rig.is_made_anew_by(Scout::move_on), "once");
+    }
 }

@@ -3,8 +3,8 @@
 //! goes on where they stand.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(super) struct TailState {
     pub(super) left: Mutex<Vec<Partition>>,
     pub(super) calls: Calls,
     /// Who takes the batches was behind, so that nothing was polled.
-    held_up: AtomicBool,
+    pub(super) held_up: AtomicBool,
     stop: watch::Sender<bool>,
 }
 
@@ -83,6 +83,11 @@ impl Calls {
         self.call(|called| called.out_of_range = true);
     }
 
+    /// The thread that polls has, and it polls no more until it has another consumer.
+    pub(super) fn failed(&self) {
+        self.call(|called| called.failed = true);
+    }
+
     pub(super) fn look(&self) {
         self.call(|_| ());
     }
@@ -96,7 +101,7 @@ impl Calls {
 }
 
 impl TailState {
-    fn new(topics: Vec<Topic>) -> Self {
+    pub(super) fn new(topics: Vec<Topic>) -> Self {
         let mut places = Places::default();
         places.follow(topics);
         Self {
@@ -197,6 +202,8 @@ impl Drop for KafkaTail {
 struct Poll {
     state: Arc<TailState>,
     consumer: Current,
+    /// The consumer that it has failed with.
+    failed: Weak<BaseConsumer<Context>>,
     batches: mpsc::Sender<TailBatch>,
     engine: Handle,
     records: Vec<Record>,
@@ -207,15 +214,22 @@ struct Poll {
 
 impl Poll {
     fn new(state: Arc<TailState>, consumer: Current, batches: mpsc::Sender<TailBatch>, engine: Handle) -> Self {
-        Self { state, consumer, batches, engine, records: Vec::new(), bytes: 0, told: false }
+        let (failed, records) = (Weak::new(), Vec::new());
+        Self { state, consumer, failed, batches, engine, records, bytes: 0, told: false }
     }
 
     fn run(mut self) {
         while !self.state.stopped() {
-            // What was taken so far is kept, and what was not is with the consumer that the scout makes in its place.
-            if catch_unwind(AssertUnwindSafe(|| self.collect())).is_err() {
-                self.state.calls.call(|called| called.failed = true);
+            let consumer = self.consumer.lock().clone();
+            if Weak::ptr_eq(&self.failed, &Arc::downgrade(&consumer)) {
+                self.wait();
+            } else if catch_unwind(AssertUnwindSafe(|| self.collect(&consumer))).is_err() {
+                // What was taken so far is kept, and what was not is with the consumer that the scout makes in its place.
+                // This one would go on behind the message that it failed with.
+                self.failed = Arc::downgrade(&consumer);
+                self.state.calls.failed();
             }
+            drop(consumer);
             if !self.tell() {
                 break;
             }
@@ -224,8 +238,7 @@ impl Poll {
     }
 
     /// Waits for a message, then takes what else is there.
-    fn collect(&mut self) {
-        let consumer = self.consumer.lock().clone();
+    fn collect(&mut self, consumer: &BaseConsumer<Context>) {
         let mut wait = TURN;
         while self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX {
             match consumer.poll(wait) {
@@ -244,6 +257,13 @@ impl Poll {
             }
             wait = Duration::ZERO;
         }
+    }
+
+    /// For a turn: the scout may take its time to make another consumer.
+    fn wait(&self) {
+        let mut stop = self.state.stop.subscribe();
+        // Either way it is looked at again.
+        let _ = self.engine.block_on(async { tokio::time::timeout(TURN, stop.wait_for(|stop| *stop)).await.is_ok() });
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) -> Taken {
@@ -288,6 +308,9 @@ impl Poll {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
     use rdkafka::ClientConfig;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -354,6 +377,44 @@ mod tests {
         for thread in threads {
             thread.expect("a thread").join().expect("it ends in peace");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_that_fails_says_so_and_polls_no_more_until_it_has_another_consumer() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("t", 1, 1).expect("a topic");
+        let bootstrap = cluster.bootstrap_servers();
+        let state = Arc::new(TailState::new(vec![Topic::new("t")]));
+        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES_MAX);
+        let failures = Arc::new(AtomicUsize::new(0));
+        let fails = failures.clone();
+        let failing = Context::new("failing", move |_| {
+            fails.fetch_add(1, Ordering::Relaxed);
+            panic!("planted");
+        });
+        let failing = Arc::new(make(&clients(NOWHERE).tail(), failing).expect("a consumer"));
+        let current = Arc::new(Mutex::new(failing));
+        let poll = Poll::new(state.clone(), current.clone(), sender, Handle::current());
+        let poll = spawn("poll", move || poll.run()).expect("a thread");
+        // No scout is there to hear it, or to find out by itself.
+        tokio::task::block_in_place(|| {
+            let begun = Instant::now();
+            while !state.calls.wait(TURN).failed {
+                assert!(begun.elapsed() < PATIENCE / 6, "it does not say so");
+            }
+        });
+        let mut tail = KafkaTail { state: state.clone(), batches };
+        let other = consumer(&clients(&bootstrap), &state).expect("a consumer");
+        let mut list = rdkafka::TopicPartitionList::new();
+        list.add_partition_offset("t", 0, rdkafka::Offset::Beginning).expect("a place");
+        rdkafka::consumer::Consumer::assign(&*other, &list).expect("assigned");
+        state.places.lock().open(&Partition::new(&Topic::new("t"), 0), Offset(0), false, None);
+        *current.lock() = other;
+        tokio::task::block_in_place(|| write(&bootstrap, &["a"]));
+        assert_eq!(values(&mut tail, 1).await, ["a"]);
+        drop(tail);
+        poll.join().expect("it ends in peace");
+        assert_eq!(failures.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
