@@ -41,7 +41,10 @@ async fn until(server: &Server, query: &str, state: &str, status: u16) -> Value 
 
 #[tokio::test]
 async fn a_host_is_quiet_until_somebody_posts_and_flows_then() {
-    let server = Server::start(Options::default().streams(CALM)).await;
+    let server = Server::start(Options::default().streams(CALM).env("SLUICE__HEALTH__CANARY_EVERY", "250ms")).await;
+    // Canaries are no events of users, however many have come by.
+    let made = async || server.metric("sluice_canary_trips_total{result=\"made\"}").await;
+    assert!(eventually(PATIENCE, async || made().await >= 6.0).await, "canaries come by");
     let quiet = until(&server, "", "quiet", 200).await;
     assert!(quiet["canary"]["took_ms"].as_f64().is_some_and(|took| took > 0.0), "{quiet}");
     assert_eq!((&quiet["do"], &quiet["streams"]["states"]), (&json!(""), &json!({ "quiet": 2 })), "{quiet}");
@@ -58,6 +61,8 @@ async fn a_host_is_quiet_until_somebody_posts_and_flows_then() {
     assert_eq!(server.stderr().matches("health: flowing").count(), 1, "{}", server.stderr());
     // Without anybody asking.
     assert!(eventually(PATIENCE, async || server.metric("sluice_health_state{state=\"flowing\"}").await == 1.0).await);
+    assert_eq!(server.metric("sluice_health_state").await, 1.0, "one state alone holds");
+    assert_eq!(server.metric("sluice_health_changes_total{to=\"flowing\"}").await, 1.0);
 }
 
 #[tokio::test]
