@@ -229,7 +229,8 @@ impl Poll {
                 self.failed = Arc::downgrade(&consumer);
                 self.state.calls.failed();
             }
-            drop(consumer);
+            // It may be the last to have it, and its end tells its troubles, too.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(consumer)));
             if !self.tell() {
                 break;
             }
