@@ -433,4 +433,24 @@ mod tests {
         assert_eq!(places.take_opened().len(), 1);
         assert_eq!(take(&mut places, 0), Taken::Deliver(partition()));
     }
+
+    #[test]
+    fn a_doubted_place_takes_nothing_and_keeps_what_was_known_until_it_is_trusted() {
+        let mut places = places();
+        places.open(&partition(), Offset(0), false, Some(Offset(9)));
+        take(&mut places, 0);
+        places.set_away(true);
+        assert_eq!(take(&mut places, 1), Taken::Deliver(partition()), "while nobody answers it goes on");
+        let known = Doubt { next: Offset(1), last: Some((Offset(0), TIME)), held: false, past_since: None };
+        assert_eq!(places.doubted(), [(partition(), known)]);
+        assert!(places.doubt(&partition(), true));
+        assert_eq!(places.doubted(), [(partition(), Doubt { held: true, ..known })], "the first doubt counts");
+        assert_eq!(places.begin_anew(), [(partition(), Offset(2))]);
+        assert_eq!(take(&mut places, 2), Taken::Drop, "also of a new consumer");
+        places.set_away(false);
+        assert!(places.caught_up(), "nobody waits for what was deleted");
+        assert_eq!(places.trust(&partition()), Some(Offset(2)));
+        assert_eq!(take(&mut places, 2), Taken::Deliver(partition()));
+        assert!(places.doubted().is_empty() && places.take_opened().len() == 1, "it was told once");
+    }
 }
