@@ -1,7 +1,7 @@
 //! What waits on disk for a log that is away: accepted events, in one SQLite file in the data folder, on disk before they are
 //! answered, and sent on in order when the log is back.
 //!
-//! - this page: [`Spool`], which stands between the intake and the log
+//! - this page: `Spool`, which stands between the intake and the log
 //! - `gate` which way a record goes: to the log, or behind what is spooled of its topic
 //! - `store` the file; `writer` the one thread that has it; `fault` why it takes nothing; `spare` room on a full
 //!   disk for what is to leave it
