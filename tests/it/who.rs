@@ -336,6 +336,8 @@ async fn who_is_denied_gets_a_403_that_says_why_and_until_when_and_nobody_else_d
     let mut raw = seeing.connect(PROXY).await;
     let answer = raw.post_as(&format!("{JSON}{denied}"), EVENT.as_bytes()).await;
     assert_eq!(answer.status(), 403);
+    let proven = eventually(PATIENCE, async || seeing.server.get("/health").await.status() == 200);
+    assert!(proven.await, "a canary makes its trip");
     for alive in ["/healthz", "/readyz", "/health"] {
         assert_eq!(raw.get(alive, denied).await.status(), 200, "{alive}");
     }
