@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod database;
 pub mod disk;
 pub mod fetch;
 pub mod metrics;

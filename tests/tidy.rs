@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("catalog", 1),
     ("schema", 1),
     ("limits", 1),
+    ("database", 0),
     ("disk", 0),
     ("fetch", 0),
     ("model", 0),

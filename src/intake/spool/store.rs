@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
 use super::OpenError;
+use crate::database::{self, Form, pragma};
 use crate::model::{NewRecord, Timestamp, Topic};
 
 pub(super) const FILE_NAME: &str = "spool.db";
@@ -16,8 +17,6 @@ const APPLICATION_ID: i32 = 0x736c_7370;
 const FORMAT: i32 = 1;
 /// Longest wait for somebody else's lock: a person with the sqlite3 shell.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(1);
-/// What the write-ahead log shrinks to after a burst.
-const WAL_BYTES_KEPT: u32 = 16 << 20;
 /// Free pages that stay in the file, and those cut off at once.
 const FREE_PAGES_KEPT: i64 = 1_024;
 const STEP_PAGES_MAX: i64 = 1_024;
@@ -36,8 +35,9 @@ CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
 CREATE INDEX events_by_topic ON events (topic, seq);
 CREATE TABLE aside (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, time INTEGER NOT NULL,
  accepted INTEGER NOT NULL, bytes INTEGER NOT NULL, since INTEGER NOT NULL, reason TEXT NOT NULL,
- key BLOB, value BLOB) STRICT;
-";
+ key BLOB, value BLOB) STRICT";
+
+const FORM: Form = Form { application_id: APPLICATION_ID, format: FORMAT, create_sql: CREATE_SQL };
 
 pub(super) struct Store(Connection);
 
@@ -85,15 +85,13 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(file, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_WAIT_MAX).map_err(failed)?;
-        if is_empty(&connection).map_err(failed)? {
-            create(&connection).map_err(failed)?;
-        }
+        FORM.make_if_empty(&connection).map_err(failed)?;
         let number = |name| pragma(&connection, name).map_err(failed);
         let ours = number("application_id")? == i64::from(APPLICATION_ID);
         if !ours || number("user_version")? != i64::from(FORMAT) {
             return Err(OpenError::NotASpool { file: file.to_owned() });
         }
-        set_up(&connection).map_err(failed)?;
+        database::set_up(&connection).map_err(failed)?;
         Ok(Self(connection))
     }
 
@@ -260,39 +258,6 @@ fn record_of(topic: &Topic, row: &SqlRow<'_>) -> rusqlite::Result<NewRecord> {
         key: bytes(row.get(2)?),
         value: bytes(row.get(3)?),
     })
-}
-
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(tables == 0 && pragma(connection, "application_id")? == 0)
-}
-
-fn create(connection: &Connection) -> rusqlite::Result<()> {
-    // Before the first table: later it would cost a VACUUM.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {CREATE_SQL} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};
-         COMMIT"
-    ))
-}
-
-/// As the log in SQLite has it, and for the same reason: in WAL mode `synchronous=FULL` is one fsync per commit, before it
-/// returns, so what was answered 202 survives a power loss. Whoever waits shares the fsync.
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode != "wal" {
-        let message = format!("the file system cannot share memory (journal mode {mode}): a network drive?");
-        let cannot_open = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-        return Err(rusqlite::Error::SqliteFailure(cannot_open, Some(message)));
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "fullfsync", "ON")?;
-    connection.pragma_update(None, "trusted_schema", "OFF")?;
-    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))
-}
-
-fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
 fn unsigned(number: i64) -> u64 {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::Options;
 use super::heads::Heads;
 use super::queue::Batch;
 use super::schema::{self, TopicId};
-use super::{Options, schema::pragma};
+use crate::database::pragma;
 use crate::model::{Offset, Timestamp};
 
 /// From the end of a pass to the start of the next, if appends do not call it earlier.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
+use crate::database::{self, Form, pragma};
 
 pub(super) const FILE_NAME: &str = "log.db";
 
@@ -15,8 +16,6 @@ const APPLICATION_ID: i32 = 0x736c_7569;
 const FORMAT: i32 = 1;
 /// Longest wait for somebody else's lock: a person with the sqlite3 shell. Past it the batch is refused.
 pub(super) const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
-/// What the write-ahead log shrinks to after a burst.
-const WAL_BYTES_KEPT: u32 = 16 << 20;
 /// Statements kept ready, one per busy topic. Others are prepared anew: slower, not wrong.
 const STATEMENTS_KEPT_MAX: usize = 256;
 
@@ -45,6 +44,8 @@ pub(super) fn create_records_sql(id: TopicId) -> String {
 const CREATE_SQL: &str =
     "CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL) STRICT";
 
+const FORM: Form = Form { application_id: APPLICATION_ID, format: FORMAT, create_sql: CREATE_SQL };
+
 /// The connection that writes. Makes the file where there is none.
 pub(super) fn open_writer(file: &Path) -> Result<Connection, OpenError> {
     let failed = |cause| open_error(file, cause);
@@ -52,11 +53,9 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(file, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_WAIT_MAX).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT_MAX);
-    if is_empty(&connection).map_err(failed)? {
-        create(&connection).map_err(failed)?;
-    }
+    FORM.make_if_empty(&connection).map_err(failed)?;
     require_ours(&connection, file)?;
-    set_up(&connection).map_err(failed)?;
+    database::set_up(&connection).map_err(failed)?;
     Ok(connection)
 }
 
@@ -67,25 +66,6 @@ pub(super) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_WAIT_MAX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT_MAX);
     Ok(connection)
-}
-
-/// One number of a `PRAGMA`.
-pub(super) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, name, |row| row.get(0))
-}
-
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(tables == 0 && pragma(connection, "application_id")? == 0)
-}
-
-fn create(connection: &Connection) -> rusqlite::Result<()> {
-    // Before the first table: later it would cost a VACUUM, which needs the file's size again in free space.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {CREATE_SQL}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};
-         COMMIT"
-    ))
 }
 
 pub(super) fn require_ours(connection: &Connection, file: &Path) -> Result<(), OpenError> {
@@ -99,24 +79,6 @@ pub(super) fn require_ours(connection: &Connection, file: &Path) -> Result<(), O
         ..=FORMAT => Ok(()),
         _ => Err(OpenError::Newer { file: file.to_owned(), found, known: FORMAT }),
     }
-}
-
-/// `synchronous=FULL`: in WAL mode that is one fsync per commit, before it returns, so an acknowledged record survives
-/// a power loss. `NORMAL` would survive only a crash of the process, `EXTRA` adds nothing in this mode. Group commit
-/// pays for it: whoever waits shares the fsync. (`fullfsync` is for macOS, whose fsync stops at the drive's cache.)
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode != "wal" {
-        let message = format!("the file system cannot share memory (journal mode {mode}): a network drive?");
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
-            Some(message),
-        ));
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "fullfsync", "ON")?;
-    connection.pragma_update(None, "trusted_schema", "OFF")?;
-    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))
 }
 
 pub(super) fn open_error(file: &Path, cause: rusqlite::Error) -> OpenError {

@@ -17,6 +17,7 @@ use super::retention::Retention;
 use super::world::World;
 use super::writer::Writer;
 use super::{OpenError, Options, group, schema};
+use crate::database::pragma;
 use crate::log::AppendError;
 use crate::model::Topic;
 
@@ -48,7 +49,7 @@ impl Successor {
         let failed = |cause| schema::open_error(&file, cause);
         let reader = schema::open_reader(&file).map_err(failed)?;
         schema::require_ours(&reader, &file)?;
-        let seen = schema::pragma(&reader, "data_version").map_err(failed)?;
+        let seen = pragma(&reader, "data_version").map_err(failed)?;
         let heads = Arc::new(Heads::load(&reader).map_err(failed)?);
         let (folder, topics) = (folder.to_owned(), topics.to_vec());
         Ok(Self { folder, file, topics, options, heads, world, reader, seen })
@@ -92,7 +93,7 @@ impl Successor {
 
     /// What the other process has appended. A look that fails is made again.
     fn look(&mut self) {
-        let Ok(version) = schema::pragma(&self.reader, "data_version") else { return };
+        let Ok(version) = pragma(&self.reader, "data_version") else { return };
         if version != self.seen && self.heads.load_again(&self.reader).is_ok() {
             self.seen = version;
         }

@@ -349,11 +349,11 @@ async fn a_folder_that_cannot_be_made_is_named() {
 async fn a_commit_is_durable_and_the_file_can_shrink() {
     let bench = Bench::new(no_limits());
     let shell = bench.shell();
-    assert_eq!(schema::pragma(&shell, "auto_vacuum"), Ok(2), "incremental");
+    assert_eq!(crate::database::pragma(&shell, "auto_vacuum"), Ok(2), "incremental");
     let mode: String = shell.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("asked");
     assert_eq!(mode, "wal");
     let file = bench.folder.path().join("other.db");
-    assert_eq!(schema::pragma(&schema::open_writer(&file).expect("opened"), "synchronous"), Ok(2), "full");
+    assert_eq!(crate::database::pragma(&schema::open_writer(&file).expect("opened"), "synchronous"), Ok(2), "full");
 }
 
 async fn next(tail: &mut dyn Tail) -> TailBatch {
