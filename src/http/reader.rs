@@ -168,6 +168,7 @@ impl Reader {
                 self.rest = Some(Rest::word(self.manners.wire.comment(&text)));
                 Poll::Ready(Ok(()))
             }
+            Poll::Ready(Next::Over) => Poll::Ready(Ok(())),
             Poll::Ready(Next::AtTip) | Poll::Pending => self.poll_heartbeat(),
         }
     }

@@ -16,7 +16,7 @@ pub(super) struct Channel {
     ring: Mutex<Ring>,
     /// The ring's end, so that workers see without a lock which channels have moved.
     end: AtomicU64,
-    /// How often the log has begun a partition anew under the channel's readers.
+    /// How often the log has begun a partition anew under the channel's readers, or the channel was closed.
     epoch: AtomicU32,
     /// Nothing will come any more: its set is no longer what the streams say.
     closed: AtomicBool,
@@ -93,6 +93,13 @@ impl Channel {
             let ring = self.ring.lock();
             !self.set.topics().iter().all(|topic| ring.partitions().any(|partition| partition.topic == *topic))
         }
+    }
+
+    /// Nothing where the log has begun a partition anew since then: a place of that time is not the ring's.
+    pub(super) fn with_ring_of<T>(&self, epoch: u32, ask: impl FnOnce(&Ring) -> T) -> Option<T> {
+        let ring = self.ring.lock();
+        // Who begins a partition anew holds the ring.
+        (self.epoch() == epoch).then(|| ask(&ring))
     }
 
     pub(super) fn with_ring<T>(&self, ask: impl FnOnce(&Ring) -> T) -> T {

@@ -174,6 +174,8 @@ impl Hub {
             return Err(SubscribeError::ForeignId);
         }
         let channel = self.shared.channels.lock().get_or_open(set, false)?;
+        // Before the place is looked for.
+        let epoch = channel.epoch();
         let key = who.asker.key.clone();
         let entry = self.shared.registry.enter(&channel, who);
         let shared = self.shared.clone();
@@ -181,10 +183,10 @@ impl Hub {
             if !bookmark.has_an_id() {
                 return Err(SubscribeError::TooManyPartitions(bookmark.places().len()));
             }
-            return Ok(Subscription::resolved(shared, channel, bookmark, entry));
+            return Ok(Subscription::resolved(shared, (channel, epoch), bookmark, entry));
         }
         let resolving = self.shared.engine.spawn(resolve(shared.clone(), channel.clone(), from, key));
-        Ok(Subscription::resolving(shared, channel, resolving, entry))
+        Ok(Subscription::resolving(shared, (channel, epoch), resolving, entry))
     }
 
     /// Whether all that was in the log when the tail began has been delivered, and the log answers.

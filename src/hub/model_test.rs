@@ -350,6 +350,7 @@ impl Reader {
                 return true;
             }
             std::task::Poll::Ready(Next::Frames) => {}
+            std::task::Poll::Ready(Next::Over) => panic!("no partition is begun anew here"),
         }
         found.truncate(takes);
         for delivery in &found {

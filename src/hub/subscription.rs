@@ -37,6 +37,8 @@ pub struct Subscription {
     state: State,
     entry: Entry,
     told: Told,
+    /// The channel's when the place began to be looked for: offsets that are known since then mean its records.
+    epoch: u32,
     said: Said,
 }
 
@@ -87,22 +89,29 @@ pub enum Next {
     Notice(Box<str>),
     /// The reader has had everything; its worker will wake it.
     AtTip,
+    /// Its place is no longer the channel's: the turn is over.
+    Over,
 }
 
 impl Subscription {
-    pub(super) fn resolved(shared: Arc<Shared>, channel: Arc<Channel>, bookmark: Bookmark, entry: Entry) -> Self {
+    pub(super) fn resolved(
+        shared: Arc<Shared>,
+        (channel, epoch): (Arc<Channel>, u32),
+        bookmark: Bookmark,
+        entry: Entry,
+    ) -> Self {
         let state = State::Own(Box::new(bookmark));
-        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
+        Self { shared, channel, state, entry, told: Told::NOTHING, epoch, said: Said::AtTip }
     }
 
     pub(super) fn resolving(
         shared: Arc<Shared>,
-        channel: Arc<Channel>,
+        (channel, epoch): (Arc<Channel>, u32),
         resolved: JoinHandle<Result<Resolved, ResolveError>>,
         entry: Entry,
     ) -> Self {
         let state = State::Resolving(Resolving(resolved));
-        Self { shared, channel, state, entry, told: Told::NOTHING, said: Said::AtTip }
+        Self { shared, channel, state, entry, told: Told::NOTHING, epoch, said: Said::AtTip }
     }
 
     /// Waits, at most this long, until the place is known. Says what was asked and what is given, where they differ: for
@@ -151,24 +160,24 @@ impl Subscription {
                     }
                 }
                 State::Shared { next, last } => {
-                    match self
-                        .channel
-                        .with_ring(|ring| ring.after_seq(*next, found).ok_or_else(|| ring.bookmark_of(last)))
-                    {
-                        Ok(After::AtTip) => return self.at_tip(context, turn),
-                        Ok(_) => return Poll::Ready(Next::Frames),
-                        Err(bookmark) => self.state = State::Own(Box::new(bookmark)),
+                    let after = |ring: &Ring| ring.after_seq(*next, found).ok_or_else(|| ring.bookmark_of(last));
+                    match self.channel.with_ring_of(self.epoch, after) {
+                        None => return over(turn),
+                        Some(Ok(After::AtTip)) => return self.at_tip(context, turn),
+                        Some(Ok(_)) => return Poll::Ready(Next::Frames),
+                        Some(Err(bookmark)) => self.state = State::Own(Box::new(bookmark)),
                     }
                 }
-                State::Own(own) => match self.channel.with_ring(|ring| after_own(ring, own, found)) {
-                    (After::AtTip, met) => {
+                State::Own(own) => match self.channel.with_ring_of(self.epoch, |ring| after_own(ring, own, found)) {
+                    None => return over(turn),
+                    Some((After::AtTip, met)) => {
                         if let Some(met) = met {
                             self.state = met;
                         }
                         return self.at_tip(context, turn);
                     }
-                    (After::Frames, _) => return Poll::Ready(Next::Frames),
-                    (After::Behind(gap), _) => {
+                    Some((After::Frames, _)) => return Poll::Ready(Next::Frames),
+                    Some((After::Behind(gap), _)) => {
                         if let Some(next) = self.fill(gap, found) {
                             return Poll::Ready(next);
                         }
@@ -428,6 +437,12 @@ fn deliver(view: View, own: &mut Bookmark, gap: &Gap, block: &Block, found: &mut
         return None;
     }
     Some(Next::Frames)
+}
+
+/// The reader comes back with its id, whose offsets are then held against the records that are there now.
+fn over(turn: &Turn) -> Poll<Next> {
+    turn.end(End::Changed);
+    Poll::Ready(Next::Over)
 }
 
 fn wait_for_the_log(context: &Context<'_>, turn: &Turn) -> Poll<Next> {

@@ -355,6 +355,11 @@ impl Turn {
         })
     }
 
+    /// The stream is to end now.
+    pub(super) fn end(&self, why: End) {
+        self.with(|reader, _| reader.due = Due::End(why));
+    }
+
     /// Whether its socket has taken nothing for as long as a slow reader may. Asking takes it, and the time begins anew.
     pub fn take_standstill(&self) -> bool {
         self.with(|reader, now| {

@@ -262,13 +262,17 @@ impl Stream {
 
     /// The next event. Comments and heartbeats may stand before it, each in a chunk of its own.
     pub async fn event(&mut self) -> Event {
+        self.event_or_end().await.expect("the stream goes on")
+    }
+
+    pub async fn event_or_end(&mut self) -> Option<Event> {
         let next = async {
             loop {
                 let chunk = self.raw.chunk().await;
-                assert!(!chunk.is_empty(), "the stream ended");
                 let text = String::from_utf8(chunk).expect("UTF-8");
-                if !text.starts_with(':') {
-                    return Event::parse(&text);
+                let farewell = text.starts_with("retry: ");
+                if text.is_empty() || !(text.starts_with(':') || farewell) {
+                    return Some(text).filter(|text| !text.is_empty()).map(|text| Event::parse(&text));
                 }
             }
         };
