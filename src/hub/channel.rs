@@ -1,6 +1,6 @@
 //! One stream set's live frames. All readers of the set share it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -16,8 +16,9 @@ pub(super) struct Channel {
     ring: Mutex<Ring>,
     /// The ring's end, so that workers see without a lock which channels have moved.
     end: AtomicU64,
-    /// How often the log has begun a partition anew under the channel's readers, or the channel was closed.
-    epoch: AtomicU32,
+    /// How often the log has begun a partition anew under the channel's readers, or the channel was closed. Short, as
+    /// every reader keeps the one that its place is of; where it wraps, those that follow each other differ all the same.
+    epoch: AtomicU16,
     /// Nothing will come any more: its set is no longer what the streams say.
     closed: AtomicBool,
     /// Until then its topics may have partitions that the tail has yet to open, also such as have records already.
@@ -29,7 +30,7 @@ impl Channel {
     pub(super) fn new(set: StreamSet, partitions: impl Iterator<Item = Opened>, settled_at: Option<Instant>) -> Self {
         let mut ring = Ring::new(set.view().format);
         partitions.for_each(|opened| _ = ring.open(&opened));
-        let (end, epoch, closed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        let (end, epoch, closed) = (AtomicU64::new(0), AtomicU16::new(0), AtomicBool::new(false));
         Self { set, ring: Mutex::new(ring), end, epoch, closed, settled_at }
     }
 
@@ -70,7 +71,7 @@ impl Channel {
         self.end.load(Ordering::Acquire)
     }
 
-    pub(super) fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u16 {
         self.epoch.load(Ordering::Acquire)
     }
 
@@ -96,7 +97,7 @@ impl Channel {
     }
 
     /// Nothing where the log has begun a partition anew since then: a place of that time is not the ring's.
-    pub(super) fn with_ring_of<T>(&self, epoch: u32, ask: impl FnOnce(&Ring) -> T) -> Option<T> {
+    pub(super) fn with_ring_of<T>(&self, epoch: u16, ask: impl FnOnce(&Ring) -> T) -> Option<T> {
         let ring = self.ring.lock();
         // Who begins a partition anew holds the ring.
         (self.epoch() == epoch).then(|| ask(&ring))

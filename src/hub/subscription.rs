@@ -38,7 +38,7 @@ pub struct Subscription {
     entry: Entry,
     told: Told,
     /// The channel's when the place began to be looked for: offsets that are known since then mean its records.
-    epoch: u32,
+    epoch: u16,
     said: Said,
 }
 
@@ -96,7 +96,7 @@ pub enum Next {
 impl Subscription {
     pub(super) fn resolved(
         shared: Arc<Shared>,
-        (channel, epoch): (Arc<Channel>, u32),
+        (channel, epoch): (Arc<Channel>, u16),
         bookmark: Bookmark,
         entry: Entry,
     ) -> Self {
@@ -106,7 +106,7 @@ impl Subscription {
 
     pub(super) fn resolving(
         shared: Arc<Shared>,
-        (channel, epoch): (Arc<Channel>, u32),
+        (channel, epoch): (Arc<Channel>, u16),
         resolved: JoinHandle<Result<Resolved, ResolveError>>,
         entry: Entry,
     ) -> Self {

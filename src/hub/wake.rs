@@ -74,7 +74,7 @@ struct Local {
     worker: Rc<Worker>,
     channel: Arc<Channel>,
     seen: Cell<Seq>,
-    epoch: Cell<u32>,
+    epoch: Cell<u16>,
     readers: RefCell<Slab<Waiting>>,
     sent: Sent,
 }
