@@ -6,6 +6,7 @@ pub mod fetch;
 pub mod metrics;
 pub mod model;
 pub mod shutdown;
+pub mod tls;
 
 pub mod catalog;
 pub mod limits;

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("model", 0),
     ("metrics", 0),
     ("shutdown", 0),
+    ("tls", 0),
 ];
 
 /// Lines of a file before its unit tests.

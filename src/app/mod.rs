@@ -27,6 +27,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
 
 use crate::catalog::{self, Catalog, Live, canary_set};
 use crate::config::{Config, Loaded};
@@ -43,6 +44,7 @@ use crate::log::sqlite::{self, SqliteLog};
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stop};
+use crate::tls::{Identity, Tls, TlsError};
 
 use self::handover::{Ending, Offer, Offered, Predecessor};
 use self::reload::Reloader;
@@ -67,6 +69,10 @@ pub enum StartError {
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Auth(#[from] KeyError),
+    #[error("http.tls_cert, http.tls_key: {0}")]
+    Tls(#[from] TlsError),
+    #[error("TLS cannot be set up: {0}")]
+    TlsSetup(#[from] rustls::Error),
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
     #[error(transparent)]
@@ -109,6 +115,7 @@ impl StartError {
                     | Self::Streams(_)
                     | Self::Auth(_)
                     | Self::Limits(_)
+                    | Self::Tls(_)
             )
     }
 }
@@ -116,6 +123,8 @@ impl StartError {
 /// A server that serves.
 pub struct Running {
     pub address: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     pub admin: Option<SocketAddr>,
     pub log: String,
     pub streams: usize,
@@ -153,6 +162,7 @@ pub async fn start(
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let limits = limits(config)?;
+    let tls = tls(config)?;
     let (mut sockets, before) = Sockets::find(config)?;
     let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
@@ -163,7 +173,7 @@ pub async fn start(
     let succeeds = before.is_some();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard, succeeds };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
-    let reloader = Reloader::new(settings, loaded.clone(), address, fetcher, &services, store.clone());
+    let reloader = Reloader::new(settings, loaded.clone(), address, (fetcher, tls.clone()), &services, store.clone());
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
     let health = services.health.clone();
@@ -179,8 +189,10 @@ pub async fn start(
         until_caught_up(&services.hub).await;
     }
     let operators = http::serve_admin(sockets.doors()?, operators)?;
-    let public = http::serve(&config.http, sockets.public.open()?, services.clone())?;
-    send_canaries(config, address, &services, &store, &shutdown);
+    let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+    let public = http::serve(&config.http, sockets.public.open()?, acceptor, services.clone())?;
+    let connector = tls.as_ref().map(Tls::connector).transpose()?;
+    send_canaries(config, (address, connector), &services, &store, &shutdown);
     let offered = offered(config, &sockets, operators.as_ref(), succeeds, engine)?;
     // From here on nothing may fail: the one before may have stopped.
     let before = before.and_then(Predecessor::go);
@@ -188,6 +200,7 @@ pub async fn start(
     stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
+        scheme: if tls.is_some() { "https" } else { "http" },
         admin: operators.as_ref().and_then(|served| served.address),
         log: store.describe(),
         streams: services.catalog.now().streams().count(),
@@ -278,10 +291,17 @@ async fn services(
 }
 
 /// Tries whether events flow, over as much of the way as this instance serves.
-fn send_canaries(config: &Config, listener: SocketAddr, services: &Services, log: &Arc<dyn Log>, shutdown: &Shutdown) {
+fn send_canaries(
+    config: &Config,
+    (listener, tls): (SocketAddr, Option<TlsConnector>),
+    services: &Services,
+    log: &Arc<dyn Log>,
+    shutdown: &Shutdown,
+) {
     let serve = &config.http.serve;
     let parts = health::Parts {
         listener,
+        tls,
         secret: services.probe.clone(),
         limits: services.limits.clone(),
         log: log.clone(),
@@ -383,6 +403,11 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
         return Err(StartError::Limits(limits::named(faults)));
     }
     Ok(Limits::open(config.limits.clone(), descriptors, &config.data_dir)?)
+}
+
+fn tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    let Some((cert, key)) = config.http.tls_files() else { return Ok(None) };
+    Ok(Some(Tls::new(Identity::read(cert, key)?)))
 }
 
 /// Says so where nobody can post, or everybody who comes by: the first is a surprise to some, the second to others.

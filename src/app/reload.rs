@@ -1,7 +1,8 @@
 //! A new configuration without a restart: read as at the start, checked whole, and then swapped whole or refused whole.
 //!
 //! All that can fail comes first, and touches nothing that runs. What can change while the server runs: the section
-//! `limits`, a catalogue that is a file, who may post, and the addresses of Kafka's brokers. Other keys that differ are named, and wait for a restart.
+//! `limits`, a catalogue that is a file, who may post, the
+//! listener's certificate, and the addresses of Kafka's brokers. Other keys that differ are named, and wait for a restart.
 //!
 //! An address that a catalogue comes from is asked as well, and cannot refuse the rest: it is asked on a timer in any case,
 //! is somebody else's server, and being away it would keep an operator from taking a stolen token out.
@@ -24,6 +25,9 @@ use crate::limits::{self, Limits};
 use crate::log::Log;
 use crate::metrics as names;
 use crate::schema::Schemas;
+use crate::tls::{Identity, Tls};
+
+use super::StartError;
 
 /// Gathers the settings of file, environment and flags, as they are now.
 pub type Settings = Arc<dyn Fn() -> Loader + Send + Sync>;
@@ -40,6 +44,7 @@ struct Parts {
     address: SocketAddr,
     engine: Handle,
     fetcher: Fetcher,
+    tls: Option<Tls>,
     limits: Limits,
     guard: Guard,
     live: Live,
@@ -59,6 +64,8 @@ struct Prepared {
     guard: Guard,
     /// None where it comes from an address.
     catalog: Option<Catalog>,
+    /// None where HTTPS is not spoken, or no longer asked for.
+    identity: Option<Identity>,
 }
 
 impl Reloader {
@@ -67,14 +74,14 @@ impl Reloader {
         settings: Settings,
         started_with: Arc<Loaded>,
         address: SocketAddr,
-        fetcher: Fetcher,
+        (fetcher, tls): (Fetcher, Option<Tls>),
         services: &Services,
         log: Arc<dyn Log>,
     ) -> Self {
         let [auth, catalog, of_log] = [(); 3].map(|()| started_with.clone());
         let given = Mutex::new(Given { auth, catalog, log: of_log });
         let Services { engine, limits, guard, catalog: live, .. } = services.clone();
-        Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, limits, guard, live, log }))
+        Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, tls, limits, guard, live, log }))
     }
 
     /// For the operators' listener. On the engine: an operator who leaves ends nothing half-way.
@@ -132,12 +139,15 @@ impl Parts {
         let guard = Guard::new(&config.intake, super::is_loopback(self.address));
         let guard = guard.map_err(|e| faults.push(e.to_string()));
         let catalog = catalog_of(config).map_err(|of_catalog| faults.extend(of_catalog));
+        let files = config.http.tls_files().filter(|_| self.tls.is_some());
+        let identity = files.map(|(cert, key)| Identity::read(cert, key)).transpose();
+        let identity = identity.map_err(|e| faults.push(StartError::Tls(e).to_string()));
         // Not swapped, but a restart would fail at it.
         let schemas = Schemas::new(&config.schema, self.fetcher.clone(), self.engine.clone());
         let schemas = schemas.map_err(|why| faults.push(why));
-        match (guard, catalog, schemas) {
-            (Ok(guard), Ok(catalog), Ok(_)) if faults.is_empty() => {
-                Ok(Prepared { loaded: Arc::new(loaded), guard, catalog })
+        match (guard, catalog, identity, schemas) {
+            (Ok(guard), Ok(catalog), Ok(identity), Ok(_)) if faults.is_empty() => {
+                Ok(Prepared { loaded: Arc::new(loaded), guard, catalog, identity })
             }
             _ => Err(faults),
         }
@@ -161,16 +171,21 @@ impl Parts {
         prepared: Prepared,
         answer: Option<Result<CatalogBecame, String>>,
     ) -> Result<Reloaded, Vec<String>> {
-        let Prepared { loaded, guard, catalog } = prepared;
+        let Prepared { loaded, guard, catalog, identity } = prepared;
         let catalog = catalog.filter(|_| self.live.is_fixed());
         // From one kind of log to the other is a restart.
         let stays_kafka = [&self.started_with, &loaded].iter().all(|one| one.config.log.kafka.chosen());
         let moves = |key: &str| stays_kafka && key == BROKERS;
         let can_change = |key: &String| {
-            key.starts_with("limits.") || is_auth(key) || catalog.is_some() && is_catalog(key) || moves(key)
+            key.starts_with("limits.")
+                || is_auth(key)
+                || catalog.is_some() && is_catalog(key)
+                || identity.is_some() && is_tls(key)
+                || moves(key)
         };
         let needs_restart = loaded.keys_unlike(&self.started_with).into_iter().filter(|key| !can_change(key)).collect();
         let mut changed = self.swap_limits(&loaded.config.limits)?;
+        changed.extend(self.swap_identity(identity));
         changed.extend(self.swap_guard(given, &loaded, &guard));
         changed.extend(loaded.keys_unlike(&given.log).into_iter().filter(|key| moves(key)));
         let (catalog, catalog_fault) = match (catalog, answer) {
@@ -204,6 +219,12 @@ impl Parts {
             self.log.reconnect(&wanted.bootstrap_servers).await;
             given.log = loaded;
         }
+    }
+
+    /// What stands in the files may have changed, and their names not: the name is given for it.
+    fn swap_identity(&self, identity: Option<Identity>) -> Option<String> {
+        let is_another = self.tls.as_ref()?.replace(identity?);
+        is_another.then(|| "http.tls_cert".to_owned())
     }
 
     /// Always: what stands in the key files may have changed, and their names not.
@@ -240,6 +261,10 @@ const BROKERS: &str = "log.kafka.bootstrap_servers";
 
 fn is_auth(key: &str) -> bool {
     matches!(key, "intake.auth" | "intake.tokens") || key.starts_with("intake.jwt.")
+}
+
+fn is_tls(key: &str) -> bool {
+    matches!(key, "http.tls_cert" | "http.tls_key")
 }
 
 /// What says which streams a file has.

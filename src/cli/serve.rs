@@ -62,17 +62,17 @@ fn serve(loaded: Loaded, settings: Settings, logging: Logging, demo: bool) -> Re
 
 /// What is served, where the log is, and what to try. The two lines with addresses are read by programs.
 fn greet(running: &Running) {
-    let address = running.address;
+    let base = format!("{}://{}", running.scheme, running.address);
     say(&format!("sluice {} · {} streams · log: {}", env!("CARGO_PKG_VERSION"), running.streams, running.log));
-    say(&format!("  read:  curl -N http://{address}/v2/stream/recentchange"));
+    say(&format!("  read:  curl -N {base}/v2/stream/recentchange"));
     let write = format!(
-        "  write: curl -H 'Content-Type: application/json' -d '{{\"$schema\":\"/test/event/1.0.0\",\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' http://{address}/v1/events"
+        "  write: curl -H 'Content-Type: application/json' -d '{{\"$schema\":\"/test/event/1.0.0\",\"meta\":{{\"stream\":\"test.event\"}},\"test\":\"hello\"}}' {base}/v1/events"
     );
     say(if running.takes_in { &write } else { "  write: closed here (see intake.auth and http.serve)" });
     if let Some(admin) = running.admin {
         say(&format!("sluice admin on http://{admin}"));
     }
-    say(&format!("sluice listening on http://{address}"));
+    say(&format!("sluice listening on {base}"));
 }
 
 /// actix's own word on a malformed request is an error, and any client could write it. The profiler tells how it starts.

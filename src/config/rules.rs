@@ -35,6 +35,9 @@ pub(super) fn broken(config: &Config) -> Vec<Fault> {
     let Config { http, admin, catalog, schema, hub, intake, limits, stop, health, .. } = config;
     check("http.listen", is_address(&http.listen), "not ADDRESS:PORT, such as 127.0.0.1:8888");
     check("http.workers", http.workers <= WORKERS_MOST, "more than 1024");
+    let (cert, key) = (http.tls_cert.is_some(), http.tls_key.is_some());
+    check("http.tls_key", key || !cert, "not given, and http.tls_cert is: HTTPS needs both");
+    check("http.tls_cert", cert || !key, "not given, and http.tls_key is: HTTPS needs both");
     check("http.serve", !http.serve.is_empty(), "nothing: name \"in\", \"out\" or both");
     let admin_is_right = admin.listen.as_deref().is_none_or(|listen| listen == "off" || is_address(listen));
     check("admin.listen", admin_is_right, "not ADDRESS:PORT, such as 127.0.0.1:9102, and not \"off\"");

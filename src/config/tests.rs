@@ -254,6 +254,8 @@ fn the_sample_file_shows_every_key_and_its_default() {
         "admin.token",
         "catalog.destination_event_service",
         "catalog.source",
+        "http.tls_cert",
+        "http.tls_key",
         "hub.ring_bytes",
         "intake.auth",
         "intake.error_stream",

@@ -1,7 +1,6 @@
 //! From an accepted socket to a connection that actix serves: a pipeline of accept stages.
 //!
-//! A place → socket options → PROXY header → HTTP. TLS would be a further stage before HTTP; each gets the connection of the
-//! stage before it.
+//! A place → socket options → PROXY header → TLS → HTTP; each gets the connection of the stage before it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,17 +13,26 @@ use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::{App, Error};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::client_ip::{Told, proxy};
 use super::handover::{Conn, Handover};
+use super::held;
 use super::quiet::{Busy, Quiet};
+use super::transport::Transport;
 use crate::limits::{ClientIpHeader, Limits, Place};
 use crate::shutdown::{Stage, Stop};
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// What may wait unsent for one connection with TLS, as bytes that are sealed already.
+const UNSENT_TLS_BYTES_MAX: usize = 16 * 1024;
+/// The first byte of every connection with TLS (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+const PLAIN_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n\
+    This port speaks HTTPS only: ask again with https:// in place of http://.\n";
 /// How long the rest of a refused body is read and dropped. A connection that is closed over unread bytes is reset, and
 /// takes the refusal with it before the client has read it.
 const LINGER: Duration = Duration::from_secs(5);
@@ -32,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long a connection is waited for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// For a PROXY header, and for the head of the first request: then it is told so (408).
+    /// For a PROXY header, for TLS, and for the head of the first request: then it is told so (408).
     pub(super) head: Duration,
     /// For the next request to begin: then it is closed.
     pub(super) idle: Duration,
@@ -56,6 +64,7 @@ impl Default for Times {
 /// The whole pipeline. When a stop finishes what is under way, idle connections close, and busy ones after their answer.
 pub(super) fn pipeline<T, B>(
     app: App<T>,
+    tls: Option<TlsAcceptor>,
     limits: Limits,
     times: Times,
     stop: Stop,
@@ -90,14 +99,22 @@ where
             }
         })
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |()| AppConfig::default()));
-    fn_service(move |io| accept(io, limits.clone(), times, stop.clone())).map_err(|_| ()).and_then(http.map_err(|_| ()))
+    fn_service(move |io| accept(io, tls.clone(), limits.clone(), times, stop.clone()))
+        .map_err(|_| ())
+        .and_then(http.map_err(|_| ()))
 }
 
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
 /// Closed where there are too many, and those who are gone already.
-async fn accept(mut io: TcpStream, limits: Limits, times: Times, stop: Stop) -> io::Result<Accepted> {
+async fn accept(
+    mut io: TcpStream,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    times: Times,
+    stop: Stop,
+) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
     let of_probe = limits.connect_probe(peer);
@@ -124,7 +141,22 @@ async fn accept(mut io: TcpStream, limits: Limits, times: Times, stop: Stop) -> 
             place = counted(&limits, client, times.refused).await?;
         }
     }
+    let io = match &tls {
+        Some(tls) => timeout(times.head, shake_hands(io, tls)).await??,
+        None => Transport::Plain(io),
+    };
     Ok((Conn::new(io, Quiet::new(times.coming), told, place, stop), Protocol::Http1, Some(peer)))
+}
+
+async fn shake_hands(io: TcpStream, tls: &TlsAcceptor) -> io::Result<Transport> {
+    let mut first = [0];
+    if io.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+        // Most likely HTTP: its client is told.
+        held::say_last(io, PLAIN_REFUSED).await;
+        return Err(io::Error::other("no TLS"));
+    }
+    let shaken = tls.accept_with(io, |session| session.set_buffer_limit(Some(UNSENT_TLS_BYTES_MAX))).await?;
+    Ok(Transport::Tls(Box::new(shaken)))
 }
 
 /// One too many waits a moment for its end, where there is room for that: it costs a socket, and its client a connection.

@@ -12,11 +12,13 @@ use actix_web::{App, HttpResponse, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::conn::{self, Times};
 use super::quiet::Busy;
 use crate::limits::{Descriptors, Limits, Options};
 use crate::shutdown::Shutdown;
+use crate::tls::{Tls, testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
@@ -27,6 +29,10 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HEAD_BYTES_MAX: usize = 128 * 1024;
 
 fn serve(times: Times, limits: &Limits) -> SocketAddr {
+    serve_with(None, times, limits)
+}
+
+fn serve_with(tls: Option<TlsAcceptor>, times: Times, limits: &Limits) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = Server::build().disable_signals().workers(1);
@@ -37,7 +43,7 @@ fn serve(times: Times, limits: &Limits) -> SocketAddr {
             next.call(request).await
         });
         let app = App::new().wrap(busy).default_service(web::to(async || HttpResponse::Ok().body("ok")));
-        conn::pipeline(app, limits.clone(), times, stop.clone())
+        conn::pipeline(app, tls.clone(), limits.clone(), times, stop.clone())
     });
     actix_rt::spawn(server.expect("a server").run());
     address
@@ -89,6 +95,20 @@ fn a_first_head_that_does_not_come_in_time_is_told_so() {
             let mut io = connect(address).await;
             io.write_all(begun).await.expect("written");
             assert!(rest(&mut io).await.starts_with("HTTP/1.1 408 "));
+        }
+    });
+}
+
+#[test]
+fn tls_that_is_not_begun_or_not_ended_in_time_ends_its_connection() {
+    run(async || {
+        let tls = Tls::new(testing::identity()).acceptor().expect("an acceptor");
+        let address = serve_with(Some(tls), Times { head: SHORT, ..PATIENT }, &Limits::none());
+        // A record of a handshake, and the first of its bytes.
+        for begun in [&b""[..], b"\x16\x03\x01\x00\xff\x01"] {
+            let mut io = connect(address).await;
+            io.write_all(begun).await.expect("written");
+            assert_eq!(timeout(PATIENCE, io.read(&mut [0; 64])).await.expect("an end in time").unwrap_or(0), 0);
         }
     });
 }

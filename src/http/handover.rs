@@ -25,10 +25,10 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::client_ip::Told;
 use super::quiet::{Busy, Quiet};
+use super::transport::Transport;
 use crate::limits::Place;
 use crate::shutdown::{Stage, Stop};
 
@@ -37,7 +37,7 @@ use crate::shutdown::{Stage, Stop};
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// Gets the socket, the connection's place, and the bytes that were kept.
-type Then = Box<dyn FnOnce(TcpStream, Option<Place>, Vec<u8>)>;
+type Then = Box<dyn FnOnce(Transport, Option<Place>, Vec<u8>)>;
 
 /// Where a connection's socket goes once the head is out. One per connection, in its data.
 #[derive(Clone, Default)]
@@ -67,7 +67,7 @@ impl Leaving {
 
 /// A socket that actix reads requests from and writes heads to, until it is handed over.
 pub(super) struct Conn {
-    io: Option<TcpStream>,
+    io: Option<Transport>,
     handover: Handover,
     quiet: Quiet,
     told: Option<Told>,
@@ -78,7 +78,7 @@ pub(super) struct Conn {
 
 impl Conn {
     /// `told`: whom a proxy has named as its client; `quiet` says when it is given up, `stop` when it closes while it is idle.
-    pub(super) fn new(io: TcpStream, quiet: Quiet, told: Option<Told>, place: Place, stop: Stop) -> Self {
+    pub(super) fn new(io: Transport, quiet: Quiet, told: Option<Told>, place: Place, stop: Stop) -> Self {
         Self { io: Some(io), handover: Handover::default(), quiet, told, place: Some(place), stop }
     }
 
@@ -94,7 +94,7 @@ impl Conn {
         self.told
     }
 
-    fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut Transport>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let Some(io) = &mut self.io else { return Poll::Ready(Err(gone())) };
         let polled = poll(Pin::new(io));
         if polled.is_ready() {
@@ -182,7 +182,7 @@ pub(super) struct HandoverBody {
 
 impl HandoverBody {
     /// Never brings a byte of its own: the closure writes the body.
-    pub(super) fn new(to: Handover, then: impl FnOnce(TcpStream, Option<Place>) + 'static) -> Self {
+    pub(super) fn new(to: Handover, then: impl FnOnce(Transport, Option<Place>) + 'static) -> Self {
         Self { to, then: Some(Box::new(|io, place, _| then(io, place))), whole: None }
     }
 
@@ -190,7 +190,7 @@ impl HandoverBody {
     pub(super) fn kept(
         to: Handover,
         body: Bytes,
-        then: impl FnOnce(TcpStream, Option<Place>, Vec<u8>) + 'static,
+        then: impl FnOnce(Transport, Option<Place>, Vec<u8>) + 'static,
     ) -> Self {
         Self { to, then: Some(Box::new(then)), whole: Some(body) }
     }

@@ -100,7 +100,7 @@ impl Host {
             let app =
                 App::new().wrap(busy).app_data(web::Data::new(probe.clone())).route("/stream", web::get().to(stream));
             let app = app.route("/kept/{size}", web::get().to(kept));
-            conn::pipeline(app, Limits::none(), Times::default(), stop.clone())
+            conn::pipeline(app, None, Limits::none(), Times::default(), stop.clone())
         });
         let server = server.expect("a server").run();
         let handle = server.handle();

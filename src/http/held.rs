@@ -3,14 +3,13 @@
 //! - [`answer`] refuses: at once, or held where the client has been refused too often
 //! - [`run`] is the wait, on a socket that has left actix; `soft` has it too
 
-use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::http::{ConnectionType, Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +20,7 @@ use super::handover::{Handover, HandoverBody};
 use super::options::Half;
 use super::patience::Held;
 use super::soft;
+use super::transport::Transport;
 use crate::metrics as names;
 
 /// How long an answer is held, a fifth more or less: those who came together do not come back together.
@@ -31,7 +31,7 @@ const HOLD_AT_STOP: Duration = Duration::from_secs(1);
 const WRITE_AT_MOST: Duration = Duration::from_secs(5);
 /// How long a client is given to close its side. Closed over bytes that nobody has read, the connection is reset, and takes
 /// the answer with it.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// What a client may send while it waits.
 const STRAY_BYTES_MAX: usize = 64 * 1024;
 
@@ -88,13 +88,13 @@ fn wait(about: Duration) -> Duration {
 }
 
 /// Waits, writes the bytes, and ends the connection. A client that leaves meanwhile is sent nothing; a stop ends the wait.
-pub(super) async fn run(mut io: TcpStream, last: Vec<u8>, held: Held, wait: Duration) {
+pub(super) async fn run(mut io: Transport, last: Vec<u8>, held: Held, wait: Duration) {
     // Nothing to write: it did not fit, and is out already.
     if !last.is_empty() {
         tokio::select! {
             () = sleep(wait) => {}
             () = held.let_go() => {}
-            () = peer_left(&io) => return,
+            () = peer_left(&mut io) => return,
         }
     }
     let written = async {
@@ -105,29 +105,37 @@ pub(super) async fn run(mut io: TcpStream, last: Vec<u8>, held: Held, wait: Dura
         tokio::select! {
             () = sleep(LINGER) => {}
             () = held.let_go() => {}
-            () = peer_left(&io) => {}
+            () = peer_left(&mut io) => {}
         }
     }
 }
 
+/// For a connection that never was one of HTTP: says this, and closes.
+pub(super) async fn say_last(mut io: TcpStream, bytes: &[u8]) {
+    let said = async {
+        io.write_all(bytes).await?;
+        io.shutdown().await?;
+        peer_left(&mut io).await;
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, said).await;
+}
+
 /// Until the peer leaves, or sends more than it should. Not by `readable()`: that would leave actix's read waker in place,
 /// and with it the memory of its finished task.
-pub(super) async fn peer_left(io: &TcpStream) {
+pub(super) async fn peer_left(io: &mut (impl AsyncRead + Unpin)) {
     let mut stray_bytes = 0;
     let mut stray = [0; 256];
-    while stray_bytes <= STRAY_BYTES_MAX && poll_fn(|context| io.poll_read_ready(context)).await.is_ok() {
-        match io.try_read(&mut stray) {
-            Ok(0) => return,
+    while stray_bytes <= STRAY_BYTES_MAX {
+        match io.read(&mut stray).await {
+            Ok(0) | Err(_) => return,
             Ok(bytes) => stray_bytes += bytes,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
     use tokio::task::LocalSet;
     use tokio::time::Instant;
@@ -155,7 +163,7 @@ mod tests {
         let address = std::net::IpAddr::from([127, 0, 0, 1]);
         let held = Patience::new(shutdown.watcher(), 1).hold(&ClientKey::of(address, 32, 64)).expect("a place");
         let began = Instant::now();
-        let task = tokio::task::spawn_local(run(io, ANSWER.to_vec(), held, HOLD));
+        let task = tokio::task::spawn_local(run(io.into(), ANSWER.to_vec(), held, HOLD));
         tokio::task::yield_now().await;
         Holding { client, task, shutdown, began }
     }
@@ -208,7 +216,7 @@ mod tests {
         });
     }
 
-    fn returned<R, F: Fn(TcpStream, Vec<u8>, Held, Duration) -> R>(_: F) -> usize {
+    fn returned<R, F: Fn(Transport, Vec<u8>, Held, Duration) -> R>(_: F) -> usize {
         size_of::<R>()
     }
 

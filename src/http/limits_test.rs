@@ -83,7 +83,7 @@ impl Host {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let options = Options { workers: 2, ..Options::default() };
-        let server = serve(&options, listener, services.clone()).expect("a server");
+        let server = serve(&options, listener, None, services.clone()).expect("a server");
         Self { services, log, shutdown, address, server }
     }
 

@@ -1,7 +1,7 @@
 //! The edge: requests into calls, results into bytes.
 //!
 //! - this page: every route, and the server
-//! - `conn` accept stages; `quiet` ends those on which nothing moves; `door` who comes in, on the word of `client_ip`
+//! - `conn` accept stages, which end in a `transport`; `quiet` ends those on which nothing moves; `door` who comes in, on the word of `client_ip`
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `head` and `sse` its bytes
 //! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
 //!   those that look like a stream
@@ -43,6 +43,7 @@ mod sentence;
 mod soft;
 mod sse;
 mod stream;
+mod transport;
 mod watched;
 mod wishes;
 
@@ -67,6 +68,7 @@ use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
 use tokio::runtime::Handle;
+use tokio_rustls::TlsAcceptor;
 
 use self::conn::Times;
 use self::error::Refusal;
@@ -115,7 +117,12 @@ pub struct Services {
 }
 
 /// Serves the public listener until the handle is told to stop. Call it within an actix system.
-pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io::Result<ServerHandle> {
+pub fn serve(
+    options: &Options,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    services: Services,
+) -> io::Result<ServerHandle> {
     // One that is full stops taking connections, also those of the probe: so ours is reached before it, and those beyond it
     // are closed.
     let Descriptors { connections, refused, .. } = services.limits.descriptors();
@@ -143,7 +150,7 @@ pub fn serve(options: &Options, listener: TcpListener, services: Services) -> io
             // Outermost: refusals at the door have them, too.
             .wrap(cors::headers())
             .configure(|app| routes(app, &served));
-        conn::pipeline(app, limits, Times::default(), stop)
+        conn::pipeline(app, tls.clone(), limits, Times::default(), stop)
     })?;
     let server = server.run();
     let handle = server.handle();

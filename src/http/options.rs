@@ -1,5 +1,7 @@
 //! The section `http` of the configuration.
 
+use std::path::{Path, PathBuf};
+
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -16,6 +18,10 @@ pub struct Options {
     pub serve: Vec<Half>,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
+    /// A PEM file with the listener's certificate, and after it those that vouch for it: it speaks HTTPS then. Not given: HTTP.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with that certificate's private key.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// One of the two sides that meet in the log.
@@ -27,9 +33,22 @@ pub enum Half {
     Out,
 }
 
+impl Options {
+    /// The certificate and its key, where HTTPS is spoken.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8888".into(), serve: vec![Half::In, Half::Out], workers: 0 }
+        Self {
+            listen: "127.0.0.1:8888".into(),
+            serve: vec![Half::In, Half::Out],
+            workers: 0,
+            tls_cert: None,
+            tls_key: None,
+        }
     }
 }
 

@@ -2,17 +2,18 @@
 //! buffer. What a slow reader has not taken is a bookmark, and at most one event pinned.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::patience::Patience;
 use super::rest::{self, Rest};
 use super::sse::Wire;
+use super::transport::Transport;
 use crate::hub::{BATCH_FRAMES_MAX, Delivery, End, Next, Subscription, Turn, Worker};
 
 /// Rounds of write after which a fast reader lets the others of its worker run.
@@ -26,7 +27,7 @@ const COUNTED_EVERY: u16 = 16 * 1024;
 /// Writes the stream until the reader leaves, its socket fails, or the stream is to end. Nothing of it is left then, but for
 /// the last bytes of one whose socket is full: they wait with a task of their own (see `rest`).
 pub(super) fn run(
-    io: TcpStream,
+    io: Transport,
     mut subscription: Subscription,
     notice: Option<&str>,
     worker: &Rc<Worker>,
@@ -70,7 +71,7 @@ pub(super) struct Manners {
 struct Task(Option<Reader>);
 
 struct Reader {
-    io: TcpStream,
+    io: Transport,
     subscription: Subscription,
     turn: Turn,
     manners: Manners,
@@ -207,29 +208,30 @@ impl Reader {
     /// As much as the socket takes, in one write. An event that went out in part is the reader's; what comes after it
     /// stays with the ring.
     fn write(&mut self, context: &mut Context<'_>, found: &mut Vec<Delivery>) -> Poll<Result<(), Over>> {
-        let io = &self.io;
+        let io = Pin::new(&mut self.io);
         let written = match found.as_slice() {
             // Nearly always: a live reader gets events one by one.
             [one] => match self.manners.wire.joined(one) {
-                Some(event) => io.try_write(event),
-                None => io.try_write_vectored(&self.manners.wire.slices(one)),
+                Some(event) => io.poll_write(context, event),
+                None => io.poll_write_vectored(context, &self.manners.wire.slices(one)),
             },
             several => {
                 let mut slices = [IoSlice::new(&[]); 2 * BATCH_FRAMES_MAX];
                 for (pair, delivery) in slices.chunks_exact_mut(2).zip(several) {
                     pair.copy_from_slice(&self.manners.wire.slices(delivery));
                 }
-                io.try_write_vectored(&slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
+                io.poll_write_vectored(context, &slices[..2 * several.len().min(BATCH_FRAMES_MAX)])
             }
         };
         let written = match written {
-            Ok(written) => written,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Poll::Ready(Err(Over::FAILED)),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Pending => 0,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::FAILED)),
         };
         self.sent(written);
         self.take_over(found, written);
-        if self.rest.is_none() && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
+        let is_out = self.rest.is_none() && !self.io.holds_unsent();
+        if is_out && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
             self.subscription.wait_at_tip(context, &self.turn);
             return Poll::Pending;
         }
@@ -263,24 +265,27 @@ impl Reader {
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
         while let Some(rest) = &mut self.rest {
-            match rest.try_write(&self.io, self.manners.wire) {
-                Ok((is_out, written)) => {
+            match rest.poll_write(&mut self.io, self.manners.wire, context) {
+                Poll::Ready(Ok((is_out, written))) => {
                     if is_out {
                         self.rest = None;
                     }
                     self.sent(written);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(context) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::FAILED)),
-                    Poll::Pending => return self.stand_still(context),
-                },
-                Err(_) => return Poll::Ready(Err(Over::FAILED)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::FAILED)),
+                Poll::Pending => return self.stand_still(context),
             }
         }
-        match self.phase {
-            Phase::Ending => Poll::Ready(Err(Over::by(self.turn.is_over().unwrap_or(End::Stop)))),
-            _ => Poll::Ready(Ok(())),
+        let is_over = self.phase == Phase::Ending;
+        let out = match is_over {
+            true => self.io.poll_farewell(context),
+            false => Pin::new(&mut self.io).poll_flush(context),
+        };
+        match out {
+            Poll::Pending => self.stand_still(context),
+            Poll::Ready(_) if is_over => Poll::Ready(Err(Over::by(self.turn.is_over().unwrap_or(End::Stop)))),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Over::FAILED)),
         }
     }
 
@@ -354,14 +359,13 @@ impl Reader {
     fn watch_peer(&mut self, context: &mut Context<'_>) -> Poll<Over> {
         let mut stray = [0; 512];
         loop {
-            match ready!(self.io.poll_read_ready(context)).and_then(|()| self.io.try_read(&mut stray)) {
-                Ok(0) => return Poll::Ready(Over::by(End::Left)),
-                Ok(bytes) => {
-                    let bytes = u16::try_from(bytes).unwrap_or(STRAY_BYTES_MAX);
-                    self.stray_bytes = self.stray_bytes.saturating_add(bytes);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Over::FAILED),
+            let mut read = ReadBuf::new(&mut stray);
+            if ready!(Pin::new(&mut self.io).poll_read(context, &mut read)).is_err() {
+                return Poll::Ready(Over::FAILED);
+            }
+            match u16::try_from(read.filled().len()).unwrap_or(STRAY_BYTES_MAX) {
+                0 => return Poll::Ready(Over::by(End::Left)),
+                bytes => self.stray_bytes = self.stray_bytes.saturating_add(bytes),
             }
             if self.stray_bytes == STRAY_BYTES_MAX {
                 return Poll::Ready(Over::FAILED);

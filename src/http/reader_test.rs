@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use super::patience::Patience;
 use super::reader::{self, Manners};
 use super::sse::{Framing, Wire};
+use super::transport::Transport;
 use crate::hub::testing::Feeder;
 use crate::hub::{From, Options};
 use crate::model::Format;
@@ -51,13 +52,13 @@ pub(super) fn patience(host: &Feeder) -> Patience {
 }
 
 /// Its two ends.
-pub(super) async fn socket() -> (TcpStream, TcpStream) {
+pub(super) async fn socket() -> (TcpStream, Transport) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
     let (io, _) = listener.accept().await.expect("a connection");
     // As `conn` sets it: what the kernel keeps back would be kept for hours of paused time.
     io.set_nodelay(true).expect("an option");
-    (client, io)
+    (client, io.into())
 }
 
 impl Stream {

@@ -2,14 +2,16 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::patience::Held;
 use super::sse::Wire;
+use super::transport::Transport;
 use crate::hub::Delivery;
 
 /// How long a socket that stood still is waited for, so that its stream ends after a whole event. Then it is cut.
@@ -53,10 +55,15 @@ impl Rest {
     }
 
     /// What the socket takes now. Whether all of it is out, and how many bytes it took.
-    pub(super) fn try_write(&mut self, io: &TcpStream, wire: Wire) -> io::Result<(bool, usize)> {
-        let written = io.try_write_vectored(&self.slices(wire))?;
+    pub(super) fn poll_write(
+        &mut self,
+        io: &mut Transport,
+        wire: Wire,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(bool, usize)>> {
+        let written = ready!(Pin::new(io).poll_write_vectored(context, &self.slices(wire)))?;
         self.written += written;
-        Ok((self.is_out(wire), written))
+        Poll::Ready(Ok((self.is_out(wire), written)))
     }
 
     fn whole(&self, wire: Wire) -> [IoSlice<'_>; 2] {
@@ -82,10 +89,10 @@ impl Rest {
 
 /// The last of a stream whose reader is gone already: what was begun, and the farewell. `held` is its place among what waits;
 /// a stop that begins meanwhile cuts it.
-pub(super) async fn finish(mut io: TcpStream, wire: Wire, last: Vec<Rest>, held: Held) {
+pub(super) async fn finish(mut io: Transport, wire: Wire, last: Vec<Rest>, held: Held) {
     let written = async {
         for mut rest in last {
-            write(&io, wire, &mut rest).await?;
+            while !poll_fn(|context| rest.poll_write(&mut io, wire, context)).await?.0 {}
         }
         io.shutdown().await
     };
@@ -93,15 +100,4 @@ pub(super) async fn finish(mut io: TcpStream, wire: Wire, last: Vec<Rest>, held:
         _ = timeout(FINISH_AT_MOST, written) => {}
         () = held.let_go() => {}
     }
-}
-
-async fn write(io: &TcpStream, wire: Wire, rest: &mut Rest) -> io::Result<()> {
-    while !rest.is_out(wire) {
-        match rest.try_write(io, wire) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => poll_fn(|context| io.poll_write_ready(context)).await?,
-            Err(e) => return Err(e),
-            Ok(_) => {}
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,6 @@
 
 use actix_web::{HttpRequest, HttpResponse};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::Services;
 use super::client_ip;
@@ -13,6 +12,7 @@ use super::error::COME_BACK_SECONDS;
 use super::handover::{Handover, HandoverBody};
 use super::held;
 use super::sse::{Framing, Wire};
+use super::transport::Transport;
 use super::{head, wishes};
 use crate::metrics as names;
 use crate::model::Format;
@@ -36,11 +36,11 @@ pub(super) fn refuse(request: &HttpRequest, services: &Services) -> HttpResponse
         return answer.body([bare.opening(), bare.farewell(retry_ms)].concat());
     };
     let wait = held::wait_now(services);
-    let then = move |mut io: TcpStream, place| {
+    let then = move |mut io: Transport, place| {
         let held = held.on(place);
         let said = async move {
             // It is small, and nothing else waits unsent: the kernel takes it. If not, the client is gone.
-            if io.write_all(&wire.opening()).await.is_ok() {
+            if io.write_all(&wire.opening()).await.is_ok() && io.flush().await.is_ok() {
                 held::run(io, wire.farewell(retry_ms), held, wait).await;
             }
         };

@@ -10,7 +10,7 @@
 //!   real clients need, `ndjson` and `canary` what a reader may ask for, `canary_trip` what sluice sends itself, `intake` what a producer is told, `asked` what it
 //!   asks for, `auth` who may, `codings` compressed bodies, `browsers` what they ask first, `catalog` where streams come
 //!   from, `edge` what HTTP promises around an answer, `openapi` and `documented` what the service says of itself,
-//!   `process` start and stop, `stop` in which order, `takeover` from one process to the next, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
+//!   `process` start and stop, `stop` in which order, `takeover` from one process to the next, `tls` all of it over HTTPS, `health` the verdict, `produce`, `tail`, `check` and `admin_cli` the commands that are clients, `who` asks and `limits` who
 //!   gets in, `incident` the one that began it all, `admin` and `admin_access` the operators' listener, `reload` another
 //!   configuration while it serves, `away` and `spool` a log that is away, `recentchange` real events through all of it, `crash` nothing accepted is lost, `slow`
 //!   a reader that falls behind, `gone` readers that stand still and peers that vanish, `metrics` what is counted, `alerts`
@@ -67,6 +67,7 @@ mod stop;
 mod stream_configs;
 mod tail;
 mod takeover;
+mod tls;
 mod who;
 mod wire;
 mod wrong_input;

@@ -251,8 +251,11 @@ impl Server {
         let mut lines = None;
         let spoke = eventually(PATIENCE, || {
             let stdout = self.stdout();
-            let url = |start: &str| stdout.lines().find_map(|line| line.strip_prefix(start)?.parse().ok());
-            lines = url("sluice admin on http://").zip(url("sluice listening on http://"));
+            let url = |start: &str| {
+                let mut bases = stdout.lines().filter_map(|line| line.strip_prefix(start));
+                bases.find_map(|base| base.split_once("://")?.1.parse().ok())
+            };
+            lines = url("sluice admin on ").zip(url("sluice listening on "));
             ready(lines.is_some() || self.process.try_wait().expect("a child").is_some())
         });
         let spoke = spoke.await;

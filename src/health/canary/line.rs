@@ -14,6 +14,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::{Lost, SECRET_HEADER, Secret};
 use crate::health::Step;
@@ -25,6 +28,7 @@ const AGENT: &str = concat!("sluice-canary/", env!("CARGO_PKG_VERSION"));
 /// are taken.
 pub(super) struct Line {
     address: SocketAddr,
+    tls: Option<TlsConnector>,
     secret: Secret,
     limits: Limits,
     engine: Handle,
@@ -49,13 +53,18 @@ impl Drop for Connection {
 
 impl Line {
     /// To the listener at this address; one that stands for all of the host's is reached on loopback.
-    pub(super) fn new(listener: SocketAddr, secret: Secret, limits: Limits, engine: Handle) -> Self {
+    pub(super) fn new(
+        (listener, tls): (SocketAddr, Option<TlsConnector>),
+        secret: Secret,
+        limits: Limits,
+        engine: Handle,
+    ) -> Self {
         let ip = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { address: SocketAddr::new(ip, listener.port()), secret, limits, engine }
+        Self { address: SocketAddr::new(ip, listener.port()), tls, secret, limits, engine }
     }
 
     /// `at` is what the request is for: an answer that does not come is lost there.
@@ -87,14 +96,15 @@ impl Line {
         Ok(Answer { status: head.status, headers: head.headers, body, _connection: connection })
     }
 
-    /// In the order of the listener's own stages (see `http/conn`): a socket, then the PROXY header. TLS would come after it.
-    async fn connect(&self) -> io::Result<TcpStream> {
+    /// In the order of the listener's own stages (see `http/conn`): a socket, the PROXY header, TLS.
+    async fn connect(&self) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
         let mut io = self.dial().await?;
         let (from, to) = (io.local_addr()?, io.peer_addr()?);
         if self.limits.options().client_ip_header == ClientIpHeader::ProxyProtocol && self.limits.trusts(from.ip()) {
             io.write_all(proxy_header(from, to).as_bytes()).await?;
         }
-        Ok(io)
+        let Some(tls) = &self.tls else { return Ok(Either::Left(io)) };
+        Ok(Either::Right(tls.connect(self.address.ip().into(), io).await?))
     }
 
     /// From a port that the listener expects: a host whose connections are all taken lets it in.
@@ -129,7 +139,7 @@ mod tests {
         ] {
             let engine = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let listener = listener.parse().expect("an address");
-            let line = Line::new(listener, Secret::new(), Limits::none(), engine.handle().clone());
+            let line = Line::new((listener, None), Secret::new(), Limits::none(), engine.handle().clone());
             assert_eq!(line.address.to_string(), reached);
         }
     }

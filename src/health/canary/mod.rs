@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use self::line::Line;
 use self::reader::Reader;
@@ -54,6 +55,8 @@ const LOST_MAX: usize = 1_024;
 pub struct Parts {
     /// Where the public listener is.
     pub listener: SocketAddr,
+    /// Where it speaks HTTPS.
+    pub tls: Option<TlsConnector>,
     pub secret: Secret,
     pub limits: Limits,
     pub log: Arc<dyn Log>,
@@ -122,8 +125,8 @@ impl From<Lost> for Trip {
 
 impl Canary {
     pub fn new(parts: Parts, options: &Options) -> Self {
-        let Parts { listener, secret, limits, log, engine, takes_in, gives_out } = parts;
-        let line = Arc::new(Line::new(listener, secret, limits, engine));
+        let Parts { listener, tls, secret, limits, log, engine, takes_in, gives_out } = parts;
+        let line = Arc::new(Line::new((listener, tls), secret, limits, engine));
         Self {
             reader: Reader::new(line.clone()),
             line,

@@ -194,7 +194,7 @@ impl Rig {
         let topics = Arc::new(Topics { refuses, asked: Mutex::default() });
         let (secret, limits, log, engine) = (Secret::new(), Limits::none(), topics.clone(), Handle::current());
         let limits_of_all = limits.clone();
-        let parts = Parts { listener: address, secret, limits, log, engine, takes_in, gives_out };
+        let parts = Parts { listener: address, tls: None, secret, limits, log, engine, takes_in, gives_out };
         let mut canary = Canary::new(parts, &Options::default());
         canary.at_most = PATIENCE;
         Self { world, topics, canary, limits: limits_of_all, _server: server }
@@ -361,7 +361,7 @@ async fn it_is_said_where_a_canary_was_lost() {
     }
     let mut rig = Rig::new().await;
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let line = Arc::new(Line::new(gone, Secret::new(), Limits::none(), Handle::current()));
+    let line = Arc::new(Line::new((gone, None), Secret::new(), Limits::none(), Handle::current()));
     (rig.canary.reader, rig.canary.line) = (Reader::new(line.clone()), line);
     assert_eq!(rig.fails().await.0, Step::Connect);
 }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use ppp::{v1, v2};
 use rustix::net::{RecvFlags, recv};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::cors;
-use super::super::held::peer_left;
+use super::super::held;
 
 const V1_PREFIX: &[u8] = b"PROXY ";
 /// The longest line that version 1 allows, with its end.
@@ -25,8 +25,6 @@ const V1_BYTES_MAX: usize = 107;
 const V2_FIXED_BYTES: usize = 16;
 /// Addresses and whatever a proxy adds to them. Certificates do not come this way, only their names.
 const V2_REST_BYTES_MAX: usize = 4 * 1024;
-/// How long a peer has to read why it is refused, and to close its side.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -62,16 +60,10 @@ pub(in crate::http) async fn read(io: &mut TcpStream, at_most: Duration) -> Resu
 }
 
 /// Says why, and closes.
-pub(in crate::http) async fn refuse(mut io: TcpStream, fault: &Fault) {
-    let Some(answer) = answer(fault) else { return };
-    let said = async {
-        io.write_all(answer.as_bytes()).await?;
-        io.shutdown().await?;
-        // Closed over bytes that nobody has read, the connection would be reset, and take the answer with it.
-        peer_left(&io).await;
-        io::Result::Ok(())
-    };
-    let _ = timeout(LINGER, said).await;
+pub(in crate::http) async fn refuse(io: TcpStream, fault: &Fault) {
+    if let Some(answer) = answer(fault) {
+        held::say_last(io, answer.as_bytes()).await;
+    }
 }
 
 fn answer(fault: &Fault) -> Option<String> {
@@ -175,6 +167,7 @@ fn warn_of_silence(io: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
     use tokio::time::Instant;
 
@@ -300,7 +293,7 @@ mod tests {
                 proxy.read_to_string(&mut answer).await.expect("no reset");
                 answer
             };
-            let (answer, ended) = tokio::join!(reads, timeout(LINGER, refuse(io, &fault)));
+            let (answer, ended) = tokio::join!(reads, timeout(held::LINGER, refuse(io, &fault)));
             ended.expect("it ends when the peer has left");
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains("connection: close"), "{head}");
