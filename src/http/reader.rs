@@ -230,8 +230,7 @@ impl Reader {
         };
         self.sent(written);
         self.take_over(found, written);
-        let is_out = self.rest.is_none() && !self.io.holds_unsent();
-        if is_out && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
+        if self.rest.is_none() && self.subscription.is_live() && found.len() < BATCH_FRAMES_MAX {
             self.subscription.wait_at_tip(context, &self.turn);
             return Poll::Pending;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::patience::Patience;
@@ -14,6 +14,7 @@ use crate::hub::testing::Feeder;
 use crate::hub::{From, Options};
 use crate::model::Format;
 use crate::shutdown::Stage;
+use crate::tls::{Tls, testing};
 
 pub(super) const EVENT: &str = r#"{"meta":{"stream":"a"},"x":1}"#;
 
@@ -94,10 +95,14 @@ impl Stream {
 }
 
 pub(super) fn run(test: impl AsyncFnOnce(Feeder)) {
+    run_with(Options::default().heartbeat, test);
+}
+
+fn run_with(heartbeat: Duration, test: impl AsyncFnOnce(Feeder)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let local = LocalSet::new();
     local.block_on(&runtime.expect("a runtime"), async {
-        let options = Options { ring_bytes: Some(1 << 20), ..Options::default() };
+        let options = Options { ring_bytes: Some(1 << 20), heartbeat, ..Options::default() };
         let host = Feeder::start(options).await;
         tokio::task::spawn_local(host.worker.clone().run());
         test(host).await;
@@ -348,6 +353,42 @@ fn a_reader_that_stops_until_the_ring_has_moved_past_it_gets_everything() {
                 }
             };
             assert!(data.starts_with(&format!("data: {{\"n\":{number},")), "{number}: {}", &data[..40]);
+        }
+    });
+}
+
+#[test]
+fn the_end_of_an_event_does_not_stay_in_tls_whatever_the_socket_takes_of_it() {
+    // Nothing else pushes it out.
+    run_with(10 * LONG, async |host| {
+        let tls = Tls::new(testing::identity());
+        let (acceptor, connector) = (tls.acceptor().expect("an acceptor"), tls.connector().expect("a connector"));
+        for kilobytes in (16..512).step_by(8) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let client = TcpSocket::new_v4().expect("a socket");
+            client.set_recv_buffer_size(8 * 1024).expect("a buffer");
+            let client = client.connect(listener.local_addr().expect("an address")).await.expect("a connection");
+            let (io, _) = listener.accept().await.expect("a connection");
+            socket2::SockRef::from(&io).set_send_buffer_size(8 * 1024).expect("a buffer");
+            io.set_nodelay(true).expect("an option");
+            let name = std::net::IpAddr::from([127, 0, 0, 1]).into();
+            let (near, far) = tokio::join!(connector.connect(name, client), acceptor.accept(io));
+            let (mut client, io) = (near.expect("TLS"), Transport::Tls(Box::new(far.expect("TLS"))));
+            let subscription = host.subscribe(From::Live).await;
+            let manners = manners(Framing::Raw);
+            let reader = reader::run(io, subscription, None, &host.worker, manners, &patience(&host));
+            let reader = tokio::task::spawn_local(reader);
+            host.feed(&format!(r#"{{"pad":"{}"}}"#, "x".repeat(kilobytes * 1024))).await;
+            // As much as the socket takes, before anybody reads.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let mut read = Vec::new();
+            while !read.ends_with(b"}\n\n") {
+                let more = tokio::time::timeout(LONG, client.read_buf(&mut read)).await.expect("all of it");
+                assert!(more.is_ok_and(|bytes| bytes > 0), "{kilobytes}");
+            }
+            reader.abort();
         }
     });
 }

@@ -1,4 +1,6 @@
 //! The bytes of one connection, as they are or through TLS: actix reads requests from it, a reader writes events to it.
+//!
+//! What TLS has taken and the socket has not goes out with the next `poll_flush`, for which the task is woken.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,14 +16,6 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whether bytes that it has taken wait for the socket: `poll_flush` brings them out.
-    pub(super) fn holds_unsent(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(io) => io.get_ref().1.wants_write(),
-        }
-    }
-
     /// Says that this is the end, where closing alone would look like a cut.
     pub(super) fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

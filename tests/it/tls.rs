@@ -161,7 +161,9 @@ async fn events_go_in_and_out_through_tls_and_so_does_the_canary() {
 #[tokio::test]
 async fn a_reader_that_reads_late_and_slowly_gets_everything_once() {
     let (files, shown) = Files::new();
-    let (server, _, _tunnel) = started(files.options(), &shown).await;
+    // No heartbeat pushes the last of it out.
+    let options = files.options().env("SLUICE__HUB__HEARTBEAT", "1h");
+    let (server, _, _tunnel) = started(options, &shown).await;
     let raw = Raw::with_receive_buffer(server.address, Some(4_096)).await;
     let mut late = Stream::open_on(raw, STREAM, "").await;
     let mut raw = server.connect().await;
