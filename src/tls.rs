@@ -61,6 +61,14 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// When the certificate expires, in seconds since 1970; none if it does not say so in a way that can be read.
+    pub fn expires(&self) -> Option<i64> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(self.0.cert.first()?).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    }
+}
+
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         self.0.cert == other.0.cert
@@ -90,9 +98,14 @@ impl Tls {
         Self(Arc::new(Shown(ArcSwap::new(identity.0))))
     }
 
+    /// What is shown now.
+    pub fn identity(&self) -> Identity {
+        Identity(self.0.0.load_full())
+    }
+
     /// Whoever connects from now on is shown this one. Whether it is another.
     pub fn replace(&self, identity: Identity) -> bool {
-        let is_another = Identity(self.0.0.load_full()) != identity;
+        let is_another = self.identity() != identity;
         self.0.0.store(identity.0);
         is_another
     }

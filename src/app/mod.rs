@@ -1,7 +1,7 @@
 //! Wiring: start order, stop order, and the one place that names concrete engines.
 //!
 //! - this page: the start
-//! - `sockets` where it listens; `handover` from one process to the next
+//! - `sockets` where it listens; `https` what it shows there; `handover` from one process to the next
 //! - `stop` what ends, in which order
 //! - `reload` a new configuration without a restart
 //! - `scrape` the metrics, and the thread that makes their text
@@ -10,6 +10,7 @@
 //! requests and readers live. Nothing that must outlive a request is spawned on a worker.
 
 mod handover;
+mod https;
 mod reload;
 mod scrape;
 mod sockets;
@@ -44,9 +45,10 @@ use crate::log::sqlite::{self, SqliteLog};
 use crate::model::{StreamSet, Topic};
 use crate::schema::Schemas;
 use crate::shutdown::{Shutdown, Stop};
-use crate::tls::{Identity, Tls, TlsError};
+use crate::tls::TlsError;
 
 use self::handover::{Ending, Offer, Offered, Predecessor};
+use self::https::Https;
 use self::reload::Reloader;
 use self::sockets::{Bound, Sockets};
 
@@ -162,18 +164,17 @@ pub async fn start(
     let fetcher = Fetcher::new()?;
     let schemas = Schemas::new(&config.schema, fetcher.clone(), engine.clone()).map_err(StartError::Schemas)?;
     let limits = limits(config)?;
-    let tls = tls(config)?;
+    let recorder = scrape::install()?;
+    let https = Https::open(config)?;
     let (mut sockets, before) = Sockets::find(config)?;
     let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
     tell_who_may_post(&guard, &config.intake, address);
-    let recorder = scrape::install()?;
-    scrape::count_panics();
     let shutdown = Shutdown::default();
     let succeeds = before.is_some();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard, succeeds };
     let (services, store) = services(config, checked, engine, &shutdown).await?;
-    let reloader = Reloader::new(settings, loaded.clone(), address, (fetcher, tls.clone()), &services, store.clone());
+    let reloader = Reloader::new(settings, loaded.clone(), address, (fetcher, https.clone()), &services, store.clone());
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
     let health = services.health.clone();
@@ -189,10 +190,8 @@ pub async fn start(
         until_caught_up(&services.hub).await;
     }
     let operators = http::serve_admin(sockets.doors()?, operators)?;
-    let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
-    let public = http::serve(&config.http, sockets.public.open()?, acceptor, services.clone())?;
-    let connector = tls.as_ref().map(Tls::connector).transpose()?;
-    send_canaries(config, (address, connector), &services, &store, &shutdown);
+    let public = http::serve(&config.http, sockets.public.open()?, https.acceptor()?, services.clone())?;
+    send_canaries(config, (address, https.connector()?), &services, &store, &shutdown);
     let offered = offered(config, &sockets, operators.as_ref(), succeeds, engine)?;
     // From here on nothing may fail: the one before may have stopped.
     let before = before.and_then(Predecessor::go);
@@ -200,7 +199,7 @@ pub async fn start(
     stop::tell_systemd(&[NotifyState::Ready]);
     Ok(Running {
         address,
-        scheme: if tls.is_some() { "https" } else { "http" },
+        scheme: https.scheme(),
         admin: operators.as_ref().and_then(|served| served.address),
         log: store.describe(),
         streams: services.catalog.now().streams().count(),
@@ -403,11 +402,6 @@ fn limits(config: &Config) -> Result<Limits, StartError> {
         return Err(StartError::Limits(limits::named(faults)));
     }
     Ok(Limits::open(config.limits.clone(), descriptors, &config.data_dir)?)
-}
-
-fn tls(config: &Config) -> Result<Option<Tls>, TlsError> {
-    let Some((cert, key)) = config.http.tls_files() else { return Ok(None) };
-    Ok(Some(Tls::new(Identity::read(cert, key)?)))
 }
 
 /// Says so where nobody can post, or everybody who comes by: the first is a surprise to some, the second to others.

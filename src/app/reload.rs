@@ -25,9 +25,10 @@ use crate::limits::{self, Limits};
 use crate::log::Log;
 use crate::metrics as names;
 use crate::schema::Schemas;
-use crate::tls::{Identity, Tls};
+use crate::tls::Identity;
 
 use super::StartError;
+use super::https::Https;
 
 /// Gathers the settings of file, environment and flags, as they are now.
 pub type Settings = Arc<dyn Fn() -> Loader + Send + Sync>;
@@ -44,7 +45,7 @@ struct Parts {
     address: SocketAddr,
     engine: Handle,
     fetcher: Fetcher,
-    tls: Option<Tls>,
+    https: Https,
     limits: Limits,
     guard: Guard,
     live: Live,
@@ -74,14 +75,26 @@ impl Reloader {
         settings: Settings,
         started_with: Arc<Loaded>,
         address: SocketAddr,
-        (fetcher, tls): (Fetcher, Option<Tls>),
+        (fetcher, https): (Fetcher, Https),
         services: &Services,
         log: Arc<dyn Log>,
     ) -> Self {
         let [auth, catalog, of_log] = [(); 3].map(|()| started_with.clone());
         let given = Mutex::new(Given { auth, catalog, log: of_log });
         let Services { engine, limits, guard, catalog: live, .. } = services.clone();
-        Self(Arc::new(Parts { settings, started_with, given, address, engine, fetcher, tls, limits, guard, live, log }))
+        Self(Arc::new(Parts {
+            settings,
+            started_with,
+            given,
+            address,
+            engine,
+            fetcher,
+            https,
+            limits,
+            guard,
+            live,
+            log,
+        }))
     }
 
     /// For the operators' listener. On the engine: an operator who leaves ends nothing half-way.
@@ -139,9 +152,7 @@ impl Parts {
         let guard = Guard::new(&config.intake, super::is_loopback(self.address));
         let guard = guard.map_err(|e| faults.push(e.to_string()));
         let catalog = catalog_of(config).map_err(|of_catalog| faults.extend(of_catalog));
-        let files = config.http.tls_files().filter(|_| self.tls.is_some());
-        let identity = files.map(|(cert, key)| Identity::read(cert, key)).transpose();
-        let identity = identity.map_err(|e| faults.push(StartError::Tls(e).to_string()));
+        let identity = self.https.read_again(config).map_err(|e| faults.push(StartError::Tls(e).to_string()));
         // Not swapped, but a restart would fail at it.
         let schemas = Schemas::new(&config.schema, self.fetcher.clone(), self.engine.clone());
         let schemas = schemas.map_err(|why| faults.push(why));
@@ -223,7 +234,7 @@ impl Parts {
 
     /// What stands in the files may have changed, and their names not: the name is given for it.
     fn swap_identity(&self, identity: Option<Identity>) -> Option<String> {
-        let is_another = self.tls.as_ref()?.replace(identity?);
+        let is_another = self.https.show(identity?);
         is_another.then(|| "http.tls_cert".to_owned())
     }
 

@@ -50,11 +50,12 @@ pub(super) fn install() -> Result<PrometheusHandle, StartError> {
     names::describe();
     ::metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     ::metrics::gauge!(names::START_TIME).set(Timestamp::now().0 as f64 / 1_000.0);
+    count_panics();
     Ok(handle)
 }
 
 /// A panic ends its request or its task, and no more; somebody must know of it.
-pub(super) fn count_panics() {
+fn count_panics() {
     std::panic::set_hook(Box::new(|panic| {
         ::metrics::counter!(names::PANICS).increment(1);
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

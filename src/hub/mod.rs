@@ -28,6 +28,8 @@ mod tail;
 mod wake;
 
 #[cfg(test)]
+mod anew_test;
+#[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod place_test;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::testing::{MemLog, two_topics, who};
-use super::{End, From, Hub, Next, Options, SubscribeError, Subscription};
+use super::{From, Hub, Next, Options, SubscribeError, Subscription};
 use crate::limits::{self, Limits};
 use crate::log::TailBatch;
 use crate::model::{ClientId, ClientKey, Offset, Partition, StreamSet, Timestamp, Topic};
@@ -15,16 +15,16 @@ const DAY_MS: i64 = 86_400_000;
 
 /// `a.t/0` has offsets 0..10 at times 1000 s, 1001 s, …; `b.t/0` one record at 1005 s. The tail has been fed nothing, so
 /// that every answer comes from the log.
-struct Host {
-    log: Arc<MemLog>,
-    hub: Hub,
-    set: StreamSet,
-    a: Partition,
-    b: Partition,
+pub(super) struct Host {
+    pub(super) log: Arc<MemLog>,
+    pub(super) hub: Hub,
+    pub(super) set: StreamSet,
+    pub(super) a: Partition,
+    pub(super) b: Partition,
     _shutdown: Shutdown,
 }
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let (topics, set) = two_topics();
     let log = Arc::new(MemLog::default());
     let (a, b) = (Partition::new(&topics[0], 0), Partition::new(&topics[1], 0));
@@ -42,7 +42,7 @@ fn host() -> Host {
 }
 
 impl Host {
-    async fn subscribe(&self, from: From) -> Result<Subscription, SubscribeError> {
+    pub(super) async fn subscribe(&self, from: From) -> Result<Subscription, SubscribeError> {
         self.told(from).await.map(|(subscription, _)| subscription)
     }
 
@@ -63,7 +63,7 @@ impl Host {
     }
 
     /// Returns when the hub has taken the batch over.
-    async fn feed(&self, batch: TailBatch) {
+    pub(super) async fn feed(&self, batch: TailBatch) {
         let feed = loop {
             match self.log.last_tail() {
                 Some(feed) => break feed,
@@ -77,7 +77,7 @@ impl Host {
         }
     }
 
-    async fn places_and_notice(&self, from: From) -> (i64, i64, Option<String>) {
+    pub(super) async fn places_and_notice(&self, from: From) -> (i64, i64, Option<String>) {
         let (subscription, notice) = self.told(from).await.expect("a place");
         let (a, b) = self.places(&subscription);
         (a, b, notice.map(String::from))
@@ -442,63 +442,6 @@ async fn retention_that_passes_a_reader_is_told_and_the_ring_still_gives_what_it
     assert_eq!(next, Next::Notice(told.into()));
     let next = std::future::poll_fn(|context| reader.poll_next(context, &turn, &mut found)).await;
     assert_eq!((next, found.len()), (Next::Frames, 5), "offsets 5 to 9, from memory");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_partition_begun_anew_gives_its_bytes_back() {
-    let host = host();
-    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
-    let opened = vec![host.log.opened(&host.a, Offset(0))];
-    let records = host.log.records(&host.a, Offset(0)..Offset(10));
-    host.feed(TailBatch { opened, records, caught_up: true }).await;
-    assert!(host.hub.shared.channels.lock().counted_and_held().0 > 0);
-    let opened = vec![host.log.opened(&host.a, Offset(0))];
-    host.feed(TailBatch { opened, records: vec![], caught_up: false }).await;
-    assert_eq!(host.hub.shared.channels.lock().counted_and_held(), (0, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_place_that_was_known_before_its_partition_was_begun_anew_gives_nothing_of_what_is_there_now() {
-    let host = host();
-    let at_id = |a: i64, time: i64| {
-        let id = format!(
-            r#"[{{"topic":"a.t","partition":0,"offset":{a},"timestamp":{time}}},{{"topic":"b.t","partition":0,"offset":1,"timestamp":1005000}}]"#
-        );
-        From::Id(ClientId::parse(&id, host.set.topics()).expect("well-formed"))
-    };
-    let _reader = host.hub.subscribe(&host.set, From::Live, who()).expect("the channel opens with its first reader");
-    let opened = vec![host.log.opened(&host.a, Offset(5)), host.log.opened(&host.b, Offset(1))];
-    let records = host.log.records(&host.a, Offset(5)..Offset(10));
-    host.feed(TailBatch { opened, records, caught_up: true }).await;
-    let worker = host.hub.worker(Duration::ZERO);
-    let mut found = Vec::new();
-
-    // One that has had nothing yet, one that stands where the ring does, and one whose place is still asked of the log.
-    let mut behind = host.subscribe(at_id(7, 1_006_000)).await.expect("a place");
-    let mut live = host.subscribe(at_id(9, 1_008_000)).await.expect("a place");
-    let turn = live.enter(&worker);
-    let next = std::future::poll_fn(|context| live.poll_next(context, &turn, &mut found)).await;
-    assert_eq!((next, found.len()), (Next::Frames, 1));
-    live.accept(&found);
-    let mut asked = host.hub.subscribe(&host.set, at_id(2, 1_001_000), who()).expect("a reader");
-    drop(turn);
-
-    // Made again, and grown past all of them before anybody looked.
-    host.log.add_partition(&host.a);
-    (0..20).for_each(|at| host.log.put(&host.a, 0, 2_000_000 + at, Some("{}")));
-    let opened = vec![host.log.opened(&host.a, Offset(0))];
-    let records = host.log.records(&host.a, Offset(0)..Offset(20));
-    host.feed(TailBatch { opened, records, caught_up: false }).await;
-    asked.settle(Duration::from_secs(2)).await.expect("a place");
-    for (name, reader) in [("behind", &mut behind), ("live", &mut live), ("asked", &mut asked)] {
-        found.clear();
-        // Also of a worker that has seen nothing of it.
-        let turn = reader.enter(&worker);
-        let next = std::future::poll_fn(|context| reader.poll_next(context, &turn, &mut found)).await;
-        assert_eq!((next, found.len(), turn.is_over()), (Next::Over, 0, Some(End::Changed)), "{name}");
-    }
-    let places = host.places_and_notice(at_id(10, 1_009_000)).await;
-    assert_eq!((places.0, places.1), (0, 1), "it comes back, and gets all of it: {:?}", places.2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,8 @@ const STREAM: &str = "/v2/stream/test.event";
 const EVENTS: i64 = 64;
 /// Together more than sockets, TLS and the tunnel take on their way.
 const EVENT_BYTES: usize = 200_000;
+/// The first second of the year 4096, in which they expire.
+const EXPIRES: f64 = 67_090_118_400.0;
 
 /// Two files, which are rewritten where the certificate is renewed.
 struct Files {
@@ -222,6 +224,7 @@ async fn a_renewed_certificate_is_shown_after_a_reload_and_open_streams_go_on() 
     let answer = server.ask_admin("POST", "/reload", "").await;
     assert_eq!((answer.status(), &answer.json()["changed"]), (200, &json!(["http.tls_cert"])), "{answer:?}");
     assert!(is_shown(&second).await && !is_shown(&first).await);
+    assert_eq!(server.metric("sluice_tls_certificate_expires_seconds").await, EXPIRES, "as rcgen makes them");
 
     // Half a renewal: the key is another's. Refused whole, and what was shown stays.
     fs::write(files.path("key.pem"), generate().signing_key.serialize_pem()).expect("the folder can be written");
