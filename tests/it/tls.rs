@@ -186,7 +186,7 @@ async fn who_speaks_plain_http_is_told_to_speak_https() {
     assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("https://"), "{told}");
     // What is neither is closed.
     let mut raw = Raw::connect(behind).await;
-    raw.send([22, 3, 1, 0, 2, 9, 9]).await;
+    raw.send([22, 255, 255, 0, 1, 0]).await;
     assert!(raw.is_closed().await);
 }
 
