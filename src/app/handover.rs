@@ -138,7 +138,7 @@ impl Predecessor {
         stream.set_read_timeout(Some(SAYS_WITHIN))?;
         stream.set_write_timeout(Some(SAYS_WITHIN))?;
         stream.write_all(format!("{PROTOCOL} take\n").as_bytes())?;
-        let (answer, sockets) = receive(stream)?;
+        let (answer, sockets) = receive(stream).map_err(told_in_time)?;
         let names = answer.strip_prefix(PROTOCOL).and_then(Name::all_in);
         let names = names.filter(|names| names.len() == sockets.len() && !names.is_empty());
         let names = names.ok_or_else(|| not_understood(&answer))?;
@@ -398,6 +398,17 @@ fn require_same_user(stream: impl AsFd) -> io::Result<()> {
     match socket_peercred(stream)?.uid == rustix::process::geteuid() {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the other process is another user's")),
+    }
+}
+
+/// What the system says of a wait that has ended is no help.
+fn told_in_time(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it says nothing; another successor may be preparing, for {} s at most", GO_WITHIN.as_secs()),
+        ),
+        _ => error,
     }
 }
 

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::engine::event_at;
 use crate::raw::{Raw, Stream};
@@ -75,6 +76,37 @@ async fn nobody_new_is_let_in_while_posts_are_answered_and_readers_end_after_the
     let answer = post.answer().await;
     assert_eq!((answer.status(), answer.header("connection")), (201, "close"), "{answer:?}");
     assert_eq!(reader.event().await.json()["number"], 0, "readers end after what was accepted");
+    assert!(is_farewell(&reader.raw.chunk().await));
+    assert!(server.ended().await.success());
+}
+
+/// Its schema is still being looked up when the server is told to stop.
+#[tokio::test]
+async fn an_event_that_was_taken_in_haste_is_judged_and_written_before_readers_end() {
+    let schemas = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", schemas.local_addr().expect("an address"));
+    let options = patient().env("SLUICE__SCHEMA__BASES", &base).env("SLUICE__INTAKE__DEADLINE", "300s");
+    let mut server = Server::start(options).await;
+    let mut idle = server.connect().await;
+    assert_eq!(idle.get("/healthz", "").await.status(), 200);
+    let mut reader = server.stream("/v2/stream/test.event", "").await;
+    let body = event_at("test.event", 0, 0).to_string();
+    let json = "Content-Type: application/json\r\n";
+    let answer = server.connect().await.post_to("/v1/events?hasty", json, body.as_bytes()).await;
+    assert_eq!(answer.status(), 202, "{answer:?}");
+    let (mut asked, _) = schemas.accept().await.expect("somebody who looks for the schema");
+    asked.read(&mut [0; 1024]).await.expect("a request");
+
+    server.signal(Signal::TERM);
+    assert!(idle.is_closed().await, "what is under way is being finished");
+    // Longer than a stop that does not wait for it takes to get to its readers.
+    for _ in 0..200 {
+        assert_eq!(server.ask_admin("GET", "/healthz", "").await.status(), 200, "{}", server.stderr());
+    }
+    let schema = r#"{"title":"test/event","type":"object"}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{schema}", schema.len());
+    asked.write_all(answer.as_bytes()).await.expect("written");
+    assert_eq!(reader.event().await.json()["number"], 0);
     assert!(is_farewell(&reader.raw.chunk().await));
     assert!(server.ended().await.success());
 }
