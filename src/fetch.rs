@@ -67,15 +67,21 @@ impl Fetcher {
             absent @ (StatusCode::NOT_FOUND | StatusCode::GONE) => return Err(FetchError::Absent(absent.as_u16())),
             other => return Err(FetchError::Unavailable(format!("{ANSWERED}{other}"))),
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(FetchError::TooLarge(bytes_max));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
+        let body = body_at_most(&mut answer, bytes_max).await.map_err(unavailable)?;
+        body.ok_or(FetchError::TooLarge(bytes_max))
     }
+}
+
+/// None where it is longer than that; then no more of it is read.
+pub async fn body_at_most(answer: &mut reqwest::Response, bytes_max: usize) -> Result<Option<Bytes>, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > bytes_max {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body.freeze()))
 }
 
 /// Says who asks, and can speak TLS. Times and limits are up to who builds it.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 
 use crate::cli::{EXIT_FAILURE, EXIT_USAGE, remote};
-use crate::fetch::{self, with_causes};
+use crate::fetch::{self, body_at_most, with_causes};
 use crate::model::printable;
 
 const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
@@ -127,7 +128,7 @@ impl Operator {
     }
 
     /// The body of a good answer.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn ask(&self, request: &Request) -> Result<Bytes, Failure> {
         let asked = self.http.request(request.method.clone(), self.address(request));
         let mut asked = asked.timeout(ANSWER_AT_MOST + request.lasts);
         if let Some(body) = &request.body {
@@ -135,13 +136,8 @@ impl Operator {
         }
         let mut answer = asked.send().await.map_err(|e| self.failed(e))?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|e| self.failed(e))? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(Failure::TooLarge(self.at.clone()));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body_at_most(&mut answer, ANSWER_BYTES_MAX).await.map_err(|e| self.failed(e))?;
+        let body = body.ok_or_else(|| Failure::TooLarge(self.at.clone()))?;
         if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
     }
 

@@ -6,13 +6,14 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use memchr::memmem;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::report::{Level, Report};
-use crate::fetch::with_causes;
+use crate::fetch::{body_at_most, with_causes};
 use crate::model::StreamName;
 
 /// Bytes of an answer that are read.
@@ -212,15 +213,9 @@ async fn send(request: RequestBuilder) -> Result<Response, String> {
     request.send().await.map_err(with_causes)
 }
 
-async fn body(mut answer: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(with_causes)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(format!("an answer is longer than {ANSWER_BYTES_MAX} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+async fn body(mut answer: Response) -> Result<Bytes, String> {
+    let body = body_at_most(&mut answer, ANSWER_BYTES_MAX).await.map_err(with_causes)?;
+    body.ok_or_else(|| format!("an answer is longer than {ANSWER_BYTES_MAX} bytes"))
 }
 
 /// With what the server says of it, where it says something.

@@ -9,7 +9,7 @@ use super::lines::Event;
 use super::report::Report;
 use super::verdict::{Answer, Cause, Fate, Verdict, judge};
 use crate::cli::remote::{BackOff, retry_after};
-use crate::fetch::with_causes;
+use crate::fetch::{body_at_most, with_causes};
 use crate::shutdown::{Stage, Stop};
 
 /// Bytes of an answer. It may repeat a whole batch.
@@ -129,15 +129,8 @@ impl Poster {
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
         let mut response = request.send().await?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            // What is cut is no JSON any more, and then only the status counts.
-            let room = ANSWER_BYTES_MAX - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == ANSWER_BYTES_MAX {
-                break;
-            }
-        }
+        // Nothing is no JSON, and then only the status counts.
+        let body = body_at_most(&mut response, ANSWER_BYTES_MAX).await?.unwrap_or_default();
         Ok(Answer { status, retry_after, body })
     }
 }

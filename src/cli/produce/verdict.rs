@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
 
 /// Causes that may pass: those that lie with the server, and haste.
@@ -18,7 +19,7 @@ const MESSAGE_CHARS_MAX: usize = 1_000;
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +163,7 @@ mod tests {
 
     fn verdict(status: u16, body: &Value, events: usize) -> Verdict {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        judge(&Answer { status, retry_after: None, body }, events, false)
+        judge(&Answer { status, retry_after: None, body: body.into() }, events, false)
     }
 
     fn item(index: Option<usize>, code: &str) -> Value {
@@ -234,7 +235,7 @@ mod tests {
         for status in [207, 400, 503] {
             assert_eq!(verdict(status, &body, 5), expected, "{status}");
         }
-        let dry = |body: &str| judge(&Answer { status: 200, retry_after: None, body: body.into() }, 5, true);
+        let dry = |body: &str| judge(&Answer { status: 200, retry_after: None, body: body.to_owned().into() }, 5, true);
         assert_eq!(dry(&body.to_string()), expected);
         assert_eq!(dry(""), Verdict::Each(vec![Fate::Accepted; 5]));
         assert_eq!(dry(&lists(&[]).to_string()), Verdict::Each(vec![Fate::Accepted; 5]));
