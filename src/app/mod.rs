@@ -34,7 +34,7 @@ use crate::catalog::{self, Catalog, Live, canary_set};
 use crate::config::{Config, Loaded};
 use crate::fetch::{FetchError, Fetcher};
 use crate::health::{self, Canary, Health, Secret, Sides};
-use crate::http::{self, Half, Logging, Operators, Patience, Posts, Services};
+use crate::http::{self, Logging, Operators, Patience, Posts, Services};
 use crate::hub::{Hub, SubscribeError};
 use crate::intake::auth::{Guard, KeyError};
 use crate::intake::{self, Intake, spool};
@@ -186,7 +186,7 @@ pub async fn start(
         token: config.admin.token.as_ref().map(|token| token.0.clone()),
         stop: shutdown.watcher(),
     };
-    if config.http.serve.contains(&Half::Out) && before.is_some() {
+    if config.http.gives_out() && before.is_some() {
         until_caught_up(&services.hub).await;
     }
     let operators = http::serve_admin(sockets.doors()?, operators)?;
@@ -203,7 +203,7 @@ pub async fn start(
         admin: operators.as_ref().and_then(|served| served.address),
         log: store.describe(),
         streams: services.catalog.now().streams().count(),
-        takes_in: config.http.serve.contains(&Half::In) && !services.guard.is_closed(),
+        takes_in: config.http.takes_in() && !services.guard.is_closed(),
         intake: services.intake,
         hub: services.hub,
         patience: services.patience,
@@ -244,7 +244,7 @@ async fn services(
     let catalog = changes.borrow_and_update().clone();
     let log = open_log(config, &catalog.topics(), address, succeeds, engine)?;
     // An instance that gives nothing out need not read.
-    let gives_out = config.http.serve.contains(&Half::Out);
+    let gives_out = config.http.gives_out();
     let warm = if gives_out { streams_of(&catalog) } else { vec![] };
     let topics = warm.iter().flat_map(|set| set.topics_nameable().cloned()).collect::<BTreeSet<_>>();
     let topics = topics.into_iter().collect();
@@ -297,7 +297,6 @@ fn send_canaries(
     log: &Arc<dyn Log>,
     shutdown: &Shutdown,
 ) {
-    let serve = &config.http.serve;
     let parts = health::Parts {
         listener,
         tls,
@@ -305,8 +304,8 @@ fn send_canaries(
         limits: services.limits.clone(),
         log: log.clone(),
         engine: services.engine.clone(),
-        takes_in: serve.contains(&Half::In),
-        gives_out: serve.contains(&Half::Out),
+        takes_in: config.http.takes_in(),
+        gives_out: config.http.gives_out(),
     };
     let canary = Canary::new(parts, &config.health);
     services.engine.spawn(canary.run(services.health.clone(), shutdown.watcher()));

@@ -34,6 +34,16 @@ pub enum Half {
 }
 
 impl Options {
+    /// Whether producers are served.
+    pub fn takes_in(&self) -> bool {
+        self.serve.contains(&Half::In)
+    }
+
+    /// Whether readers are served.
+    pub fn gives_out(&self) -> bool {
+        self.serve.contains(&Half::Out)
+    }
+
     /// The certificate and its key, where HTTPS is spoken.
     pub fn tls_files(&self) -> Option<(&Path, &Path)> {
         self.tls_cert.as_deref().zip(self.tls_key.as_deref())
