@@ -1,8 +1,8 @@
 //! A new configuration without a restart: read as at the start, checked whole, and then swapped whole or refused whole.
 //!
 //! All that can fail comes first, and touches nothing that runs. What can change while the server runs: the section
-//! `limits`, a catalogue that is a file, who may post, the
-//! listener's certificate, and the addresses of Kafka's brokers. Other keys that differ are named, and wait for a restart.
+//! `limits`, a catalogue that is a file, who may post, the listener's certificate, and the addresses of Kafka's brokers. Other
+//! keys that differ are named, and wait for a restart.
 //!
 //! An address that a catalogue comes from is asked as well, and cannot refuse the rest: it is asked on a timer in any case,
 //! is somebody else's server, and being away it would keep an operator from taking a stolen token out.
