@@ -5,7 +5,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// More than any process id has digits.
 const PID_BYTES_MAX: u64 = 20;
@@ -55,6 +58,21 @@ pub fn by_pid(pid: Option<u32>) -> String {
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(folder)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// A file that is one (no pipe, whose writer may never come) and holds no more than that. Blocks.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 <= bytes_max {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("it holds more than {bytes_max} bytes"))),
+    }
 }
 
 /// Puts these bytes in the place of what the file held, also where the machine stops in between. Makes its folder. Blocks

@@ -6,12 +6,12 @@ pub mod fetch;
 pub mod metrics;
 pub mod model;
 pub mod shutdown;
-pub mod tls;
 
 pub mod catalog;
 pub mod limits;
 pub mod log;
 pub mod schema;
+pub mod tls;
 
 pub mod hub;
 pub mod intake;

@@ -44,6 +44,7 @@ pub const CATALOG_REFRESHES: &str = "sluice_catalog_refreshes_total";
 pub const CATALOG_AGE_SECONDS: &str = "sluice_catalog_age_seconds";
 pub const CATALOG_STREAMS: &str = "sluice_catalog_streams";
 pub const CATALOG_STREAMS_LEFT_OUT: &str = "sluice_catalog_streams_left_out";
+pub const TLS_HANDSHAKES: &str = "sluice_tls_handshakes_total";
 pub const TLS_EXPIRES: &str = "sluice_tls_certificate_expires_seconds";
 pub const TAIL_MOVED: &str = "sluice_kafka_tail_moved_total";
 pub const SCHEMAS_CACHED: &str = "sluice_schemas_cached";
@@ -145,6 +146,7 @@ pub const ALL: &[Metric] = &[
     gauge(SCHEMAS_CACHED, &[], "Compiled schemas held in memory"),
     counter(SCHEMA_LOADS, &["result"], "Looks for a schema, by result"),
     gauge(SCHEMA_LAST_LOADED, &[], "When a schema was last looked for and found, in seconds since 1970"),
+    counter(TLS_HANDSHAKES, &["result"], "Connections that began with TLS, or should have: done; distrusted (the client does not believe the certificate), plain (HTTP), gone, timeout, failed"),
     gauge(TLS_EXPIRES, &[], "When the certificate of the public listener expires, in seconds since 1970; told where HTTPS is spoken"),
     counter(RELOADS, &["result"], "Times that the configuration was read again, by result: swapped, or refused whole"),
     counter(ADMIN_CHANGES, &["what"], "Changes that operators have made, by what was changed"),

@@ -19,13 +19,13 @@ const FLOORS: &[(&str, u8)] = &[
     ("catalog", 1),
     ("schema", 1),
     ("limits", 1),
+    ("tls", 1),
     ("database", 0),
     ("disk", 0),
     ("fetch", 0),
     ("model", 0),
     ("metrics", 0),
     ("shutdown", 0),
-    ("tls", 0),
 ];
 
 /// Lines of a file before its unit tests.

@@ -1,11 +1,13 @@
 //! Whether the public listener speaks HTTPS, and what it shows to who connects.
 
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 use crate::metrics as names;
 use crate::model::Timestamp;
-use crate::tls::{Identity, Tls, TlsError};
+use crate::tls::{Identity, Tls};
+
+use super::StartError;
 
 /// Cheap to clone; all clones show the same.
 #[derive(Clone)]
@@ -13,19 +15,22 @@ pub(super) struct Https(Option<Tls>);
 
 impl Https {
     /// As configured; the files are read. Blocks.
-    pub(super) fn open(config: &Config) -> Result<Self, TlsError> {
-        let Some((cert, key)) = config.http.tls_files() else { return Ok(Self(None)) };
-        let identity = Identity::read(cert, key)?;
-        tell_expiry(&identity);
-        Ok(Self(Some(Tls::new(identity))))
+    pub(super) fn open(config: &Config) -> Result<Self, StartError> {
+        let identity = identity_of(config)?;
+        identity.iter().for_each(tell_expiry);
+        Ok(Self(identity.map(Tls::new)))
+    }
+
+    pub(super) fn is_spoken(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(super) fn scheme(&self) -> &'static str {
-        if self.0.is_some() { "https" } else { "http" }
+        if self.is_spoken() { "https" } else { "http" }
     }
 
-    pub(super) fn acceptor(&self) -> Result<Option<TlsAcceptor>, rustls::Error> {
-        self.0.as_ref().map(Tls::acceptor).transpose()
+    pub(super) fn tls(&self) -> Option<Tls> {
+        self.0.clone()
     }
 
     /// For who connects to this very listener.
@@ -33,17 +38,17 @@ impl Https {
         self.0.as_ref().map(Tls::connector).transpose()
     }
 
-    /// What another configuration has shown. None where HTTPS is not spoken, or no longer asked for: that is a restart. Blocks.
-    pub(super) fn read_again(&self, config: &Config) -> Result<Option<Identity>, TlsError> {
-        let files = config.http.tls_files().filter(|_| self.0.is_some());
-        files.map(|(cert, key)| Identity::read(cert, key)).transpose()
-    }
-
     /// Whether it is another.
     pub(super) fn show(&self, identity: Identity) -> bool {
         tell_expiry(&identity);
         self.0.as_ref().is_some_and(|tls| tls.replace(identity))
     }
+}
+
+/// What is configured, if anything is. Blocks.
+pub fn identity_of(config: &Config) -> Result<Option<Identity>, StartError> {
+    let read = |(cert, key)| Identity::read(cert, key);
+    config.http.tls_files().map(read).transpose().map_err(StartError::Tls)
 }
 
 /// An expired one is shown all the same: whoever connects says so, and to show nothing would be no better.

@@ -52,6 +52,7 @@ use self::https::Https;
 use self::reload::Reloader;
 use self::sockets::{Bound, Sockets};
 
+pub use self::https::identity_of;
 pub use self::reload::Settings;
 pub use self::stop::{Ended, Signals};
 
@@ -190,7 +191,7 @@ pub async fn start(
         until_caught_up(&services.hub).await;
     }
     let operators = http::serve_admin(sockets.doors()?, operators)?;
-    let public = http::serve(&config.http, sockets.public.open()?, https.acceptor()?, services.clone())?;
+    let public = http::serve(&config.http, sockets.public.open()?, https.tls(), services.clone())?;
     send_canaries(config, (address, https.connector()?), &services, &store, &shutdown);
     let offered = offered(config, &sockets, operators.as_ref(), succeeds, engine)?;
     // From here on nothing may fail: the one before may have stopped.
@@ -216,7 +217,7 @@ pub async fn start(
         operators,
         before,
         offer,
-        times: stop::Times::of(&config.stop),
+        times: stop::Times::of(&config.stop, https.is_spoken()),
     })
 }
 
@@ -284,7 +285,7 @@ async fn services(
         limits,
         posts: Posts::default(),
         stop: shutdown.watcher(),
-        end_spread: stop::Times::of(&config.stop).spread,
+        end_spread: stop::Times::of(&config.stop, config.http.tls_files().is_some()).spread,
     };
     Ok((services, log))
 }

@@ -27,8 +27,7 @@ use crate::metrics as names;
 use crate::schema::Schemas;
 use crate::tls::Identity;
 
-use super::StartError;
-use super::https::Https;
+use super::https::{Https, identity_of};
 
 /// Gathers the settings of file, environment and flags, as they are now.
 pub type Settings = Arc<dyn Fn() -> Loader + Send + Sync>;
@@ -65,7 +64,7 @@ struct Prepared {
     guard: Guard,
     /// None where it comes from an address.
     catalog: Option<Catalog>,
-    /// None where HTTPS is not spoken, or no longer asked for.
+    /// None where HTTPS is not asked for.
     identity: Option<Identity>,
 }
 
@@ -152,7 +151,7 @@ impl Parts {
         let guard = Guard::new(&config.intake, super::is_loopback(self.address));
         let guard = guard.map_err(|e| faults.push(e.to_string()));
         let catalog = catalog_of(config).map_err(|of_catalog| faults.extend(of_catalog));
-        let identity = self.https.read_again(config).map_err(|e| faults.push(StartError::Tls(e).to_string()));
+        let identity = identity_of(config).map_err(|e| faults.push(e.to_string()));
         // Not swapped, but a restart would fail at it.
         let schemas = Schemas::new(&config.schema, self.fetcher.clone(), self.engine.clone());
         let schemas = schemas.map_err(|why| faults.push(why));
@@ -184,6 +183,8 @@ impl Parts {
     ) -> Result<Reloaded, Vec<String>> {
         let Prepared { loaded, guard, catalog, identity } = prepared;
         let catalog = catalog.filter(|_| self.live.is_fixed());
+        // From HTTP to HTTPS, or back, is a restart.
+        let identity = identity.filter(|_| self.https.is_spoken());
         // From one kind of log to the other is a restart.
         let stays_kafka = [&self.started_with, &loaded].iter().all(|one| one.config.log.kafka.chosen());
         let moves = |key: &str| stays_kafka && key == BROKERS;

@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long who has just connected is waited for: until its handshake is over, and its first request is there. A way
 /// there and back on the longest lines is less.
 const SETTLE: Duration = Duration::from_millis(300);
+/// The same with TLS: version 1.2 goes there and back twice more.
+const SETTLE_TLS: Duration = Duration::from_millis(900);
 /// Longest wait for the queue of a listener that nobody joins any more.
 const QUEUE_EMPTY_WITHIN: Duration = Duration::from_secs(2);
 /// What of a stop's deadline is kept for the log, so that it can finish what was appended: a fifth, this at most.
@@ -61,6 +63,7 @@ pub struct Signals {
 pub(super) struct Times {
     delay: Duration,
     pub(super) spread: Duration,
+    settle: Duration,
     /// After so much of it what is left is cut, and the log is closed.
     cut_after: Duration,
     deadline: Duration,
@@ -68,12 +71,14 @@ pub(super) struct Times {
 
 impl Times {
     /// The delay takes half of the deadline at most, and the spread three quarters of what is left until the cut.
-    pub(super) fn of(options: &config::Stop) -> Self {
+    pub(super) fn of(options: &config::Stop, with_tls: bool) -> Self {
         let deadline = options.deadline;
         let cut_after = deadline - (deadline / 5).min(CLOSE_RESERVE_MOST);
         let delay = options.drain_delay.min(deadline / 2);
-        let left = cut_after.saturating_sub(delay + SETTLE);
-        Self { delay, spread: options.drain_spread.min(left * 3 / 4), cut_after, deadline }
+        let left = cut_after.saturating_sub(delay);
+        let settle = if with_tls { SETTLE_TLS } else { SETTLE }.min(left / 2);
+        let left = left - settle;
+        Self { delay, spread: options.drain_spread.min(left * 3 / 4), settle, cut_after, deadline }
     }
 }
 
@@ -162,7 +167,7 @@ impl Running {
             shutdown: &self.shutdown,
         };
         tokio::select! {
-            () = steps.all(self.times.delay, &hurry) => {}
+            () = steps.all(self.times, &hurry) => {}
             () = sleep_until(begun + self.times.cut_after) => {
                 tracing::warn!(streams = self.hub.registry().open(), "the deadline has come: what is left is cut");
             }
@@ -196,13 +201,13 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    async fn all(&self, delay: Duration, hurry: &CancellationToken) {
+    async fn all(&self, Times { delay, settle, .. }: Times, hurry: &CancellationToken) {
         self.shutdown.advance(Stage::Leaving);
         tokio::select! {
             () = sleep(delay) => {}
             () = hurry.cancelled() => {}
         }
-        self.close_the_door().await;
+        self.close_the_door(settle).await;
         self.finish().await;
         self.end_streams(hurry).await;
         self.public.stop(true).await;
@@ -210,14 +215,14 @@ impl Steps<'_> {
         self.intake.drained().await;
     }
 
-    async fn close_the_door(&self) {
+    async fn close_the_door(&self, settle: Duration) {
         if self.socket.is_shared() {
             self.public.pause().await;
-            sleep(SETTLE).await;
+            sleep(settle).await;
             return;
         }
         self.socket.refuse_new();
-        sleep(SETTLE).await;
+        sleep(settle).await;
         let empty_by = Instant::now() + QUEUE_EMPTY_WITHIN;
         while self.socket.has_waiting() && Instant::now() < empty_by {
             sleep(POLL).await;
@@ -277,8 +282,12 @@ mod tests {
     use super::*;
 
     fn times(delay: u64, spread: u64, deadline: u64) -> Times {
+        times_of(delay, spread, deadline, false)
+    }
+
+    fn times_of(delay: u64, spread: u64, deadline: u64, with_tls: bool) -> Times {
         let [drain_delay, drain_spread, deadline] = [delay, spread, deadline].map(Duration::from_secs);
-        Times::of(&config::Stop { drain_delay, drain_spread, deadline, handover_socket: None })
+        Times::of(&config::Stop { drain_delay, drain_spread, deadline, handover_socket: None }, with_tls)
     }
 
     #[test]
@@ -292,10 +301,12 @@ mod tests {
             "half, and 3/4 of 25 - 15 - 0.3"
         );
         for (delay, spread, deadline) in [(5, 10, 30), (5, 10, 2), (60, 60, 30), (0, 60, 5), (9, 9, 0), (0, 0, 1)] {
-            let times = times(delay, spread, deadline);
-            let polite = times.delay + SETTLE.min(times.cut_after) + times.spread;
-            assert!(polite <= times.cut_after.max(SETTLE), "{times:?}");
-            assert!(times.cut_after <= times.deadline, "{times:?}");
+            for with_tls in [false, true] {
+                let times = times_of(delay, spread, deadline, with_tls);
+                let polite = times.delay + times.settle + times.spread;
+                assert!(polite <= times.cut_after, "{times:?}");
+                assert!(times.cut_after <= times.deadline, "{times:?}");
+            }
         }
     }
 }

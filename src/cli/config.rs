@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{EXIT_USAGE, ServeArgs, complain, say};
+use crate::app;
 use crate::catalog::{Catalog, Place};
 use crate::config::{Config, Loader};
 use crate::intake::auth::Guard;
@@ -13,7 +14,11 @@ pub(super) fn check(file: &Path) -> ExitCode {
     loader.file(file);
     let right = |catalog| format!("{} is right{catalog}", file.display());
     let config = loader.finish().map_err(|e| e.to_string());
-    report(config.and_then(|config| keys(&config).and_then(|()| catalog(&config))).map(right))
+    report(
+        config
+            .and_then(|config| keys(&config).and_then(|()| https(&config)).and_then(|()| catalog(&config)))
+            .map(right),
+    )
 }
 
 pub(super) fn show(args: &ServeArgs) -> ExitCode {
@@ -33,6 +38,11 @@ fn catalog(config: &Config) -> Result<&'static str, String> {
 /// So are the keys that producers' tokens are signed with.
 fn keys(config: &Config) -> Result<(), String> {
     Guard::new(&config.intake, true).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// And what the listener shows.
+fn https(config: &Config) -> Result<(), String> {
+    app::identity_of(config).map(|_| ()).map_err(|e| e.to_string())
 }
 
 fn report(result: Result<String, String>) -> ExitCode {

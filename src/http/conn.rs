@@ -13,26 +13,20 @@ use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::{App, Error};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::sleep;
 
 use super::client_ip::{Told, proxy};
 use super::handover::{Conn, Handover};
-use super::held;
+use super::handshake::shake_hands;
 use super::quiet::{Busy, Quiet};
 use super::transport::Transport;
 use crate::limits::{ClientIpHeader, Limits, Place};
 use crate::shutdown::{Stage, Stop};
+use crate::tls::Tls;
 
 /// What may wait unsent in the kernel for one reader. Without it a stuck reader takes 4 MB there; unlike a small send
 /// buffer it leaves the window alone, and with it the throughput of readers far away.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-/// What may wait unsent for one connection with TLS, as bytes that are sealed already.
-const UNSENT_TLS_BYTES_MAX: usize = 16 * 1024;
-/// The first byte of every connection with TLS (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 22;
-const PLAIN_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n\
-    This port speaks HTTPS only: ask again with https:// in place of http://.\n";
 /// How long the rest of a refused body is read and dropped. A connection that is closed over unread bytes is reset, and
 /// takes the refusal with it before the client has read it.
 const LINGER: Duration = Duration::from_secs(5);
@@ -64,7 +58,7 @@ impl Default for Times {
 /// The whole pipeline. When a stop finishes what is under way, idle connections close, and busy ones after their answer.
 pub(super) fn pipeline<T, B>(
     app: App<T>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     limits: Limits,
     times: Times,
     stop: Stop,
@@ -107,14 +101,19 @@ where
 /// What actix serves: the transport, its protocol, and who is on the other end.
 type Accepted = (Conn, Protocol, Option<SocketAddr>);
 
+/// Who has not come through all stages when a stop finishes what is under way has asked nothing, and is closed as an idle
+/// connection is.
+async fn accept(io: TcpStream, tls: Option<Tls>, limits: Limits, times: Times, stop: Stop) -> io::Result<Accepted> {
+    let mut stopping = stop.clone();
+    tokio::select! {
+        biased;
+        accepted = stages(io, tls, limits, times, stop) => accepted,
+        () = stopping.reached(Stage::Finishing) => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
 /// Closed where there are too many, and those who are gone already.
-async fn accept(
-    mut io: TcpStream,
-    tls: Option<TlsAcceptor>,
-    limits: Limits,
-    times: Times,
-    stop: Stop,
-) -> io::Result<Accepted> {
+async fn stages(mut io: TcpStream, tls: Option<Tls>, limits: Limits, times: Times, stop: Stop) -> io::Result<Accepted> {
     let peer = io.peer_addr()?;
     let address = peer.ip().to_canonical();
     let of_probe = limits.connect_probe(peer);
@@ -142,21 +141,17 @@ async fn accept(
         }
     }
     let io = match &tls {
-        Some(tls) => timeout(times.head, shake_hands(io, tls)).await??,
+        Some(tls) => {
+            let client = told.map_or(address, |Told(client)| client);
+            if !is_probe && limits.deny().denies(client).is_some() {
+                // What it is told costs a signature: not as often as it likes.
+                sleep(times.refused).await;
+            }
+            shake_hands(io, &tls.acceptor(), times.head, is_probe).await?
+        }
         None => Transport::Plain(io),
     };
     Ok((Conn::new(io, Quiet::new(times.coming), told, place, stop), Protocol::Http1, Some(peer)))
-}
-
-async fn shake_hands(io: TcpStream, tls: &TlsAcceptor) -> io::Result<Transport> {
-    let mut first = [0];
-    if io.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
-        // Most likely HTTP: its client is told.
-        held::say_last(io, PLAIN_REFUSED).await;
-        return Err(io::Error::other("no TLS"));
-    }
-    let shaken = tls.accept_with(io, |session| session.set_buffer_limit(Some(UNSENT_TLS_BYTES_MAX))).await?;
-    Ok(Transport::Tls(Box::new(shaken)))
 }
 
 /// One too many waits a moment for its end, where there is room for that: it costs a socket, and its client a connection.

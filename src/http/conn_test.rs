@@ -12,12 +12,11 @@ use actix_web::{App, HttpResponse, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::conn::{self, Times};
 use super::quiet::Busy;
 use crate::limits::{Descriptors, Limits, Options};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, Stage};
 use crate::tls::{Tls, testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,14 +28,18 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HEAD_BYTES_MAX: usize = 128 * 1024;
 
 fn serve(times: Times, limits: &Limits) -> SocketAddr {
-    serve_with(None, times, limits)
+    let (address, shutdown) = serve_with(None, times, limits);
+    // Dropped, it would be a stop.
+    std::mem::forget(shutdown);
+    address
 }
 
-fn serve_with(tls: Option<TlsAcceptor>, times: Times, limits: &Limits) -> SocketAddr {
+fn serve_with(tls: Option<Tls>, times: Times, limits: &Limits) -> (SocketAddr, Shutdown) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = Server::build().disable_signals().workers(1);
-    let (limits, stop) = (limits.clone(), Shutdown::default().watcher());
+    let shutdown = Shutdown::default();
+    let (limits, stop) = (limits.clone(), shutdown.watcher());
     let server = server.listen("test", listener, move || {
         let busy = from_fn(async |request: ServiceRequest, next: Next<_>| {
             let _answering = request.request().conn_data::<Busy>().map(Busy::begin);
@@ -46,7 +49,7 @@ fn serve_with(tls: Option<TlsAcceptor>, times: Times, limits: &Limits) -> Socket
         conn::pipeline(app, tls.clone(), limits.clone(), times, stop.clone())
     });
     actix_rt::spawn(server.expect("a server").run());
-    address
+    (address, shutdown)
 }
 
 /// A host with room for so many connections, and for so many beyond them that wait for their ends.
@@ -102,14 +105,48 @@ fn a_first_head_that_does_not_come_in_time_is_told_so() {
 #[test]
 fn tls_that_is_not_begun_or_not_ended_in_time_ends_its_connection() {
     run(async || {
-        let tls = Tls::new(testing::identity()).acceptor().expect("an acceptor");
-        let address = serve_with(Some(tls), Times { head: SHORT, ..PATIENT }, &Limits::none());
+        let tls = Tls::new(testing::identity());
+        let (address, _shutdown) = serve_with(Some(tls), Times { head: SHORT, ..PATIENT }, &Limits::none());
         // A record of a handshake, and the first of its bytes.
         for begun in [&b""[..], b"\x16\x03\x01\x00\xff\x01"] {
             let mut io = connect(address).await;
             io.write_all(begun).await.expect("written");
             assert_eq!(timeout(PATIENCE, io.read(&mut [0; 64])).await.expect("an end in time").unwrap_or(0), 0);
         }
+    });
+}
+
+#[test]
+fn a_stop_waits_for_nobody_who_has_not_come_through_all_stages() {
+    run(async || {
+        let tls = Tls::new(testing::identity());
+        let (address, shutdown) = serve_with(Some(tls), PATIENT, &Limits::none());
+        let mut silent = connect(address).await;
+        let mut begun = connect(address).await;
+        begun.write_all(b"\x16\x03\x01\x00\xff\x01").await.expect("written");
+        shutdown.advance(Stage::Finishing);
+        for io in [&mut silent, &mut begun] {
+            assert_eq!(timeout(PATIENCE, io.read(&mut [0; 64])).await.expect("an end in time").unwrap_or(0), 0);
+        }
+    });
+}
+
+#[test]
+fn who_is_denied_waits_before_its_handshake_and_others_do_not() {
+    run(async || {
+        let limits = limits(64, 0);
+        limits.deny().add("127.0.0.2", "", None).expect("denied");
+        let tls = Tls::new(testing::identity());
+        let connector = tls.connector().expect("a connector");
+        let (address, _shutdown) = serve_with(Some(tls), Times { refused: SHORT, ..PATIENT }, &limits);
+        let mut took = Vec::new();
+        for client in [1, 2] {
+            let io = connect_as(client, address).await;
+            let begun = Instant::now();
+            connector.connect(address.ip().into(), io).await.expect("a connection with TLS");
+            took.push(begun.elapsed());
+        }
+        assert!(took[1] >= SHORT && took[0] < took[1], "{took:?}");
     });
 }
 

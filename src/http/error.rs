@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::CODINGS;
 use super::client_ip::Unreadable;
+use super::cors;
 use super::options::Half;
 use super::query::QueryError;
 use crate::catalog::UnknownStream;
@@ -194,6 +195,16 @@ impl Refusal {
 pub(super) fn seconds_after(wait: Duration) -> u64 {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     seconds + fastrand::u64(0..=1 + seconds / 4)
+}
+
+/// A whole answer to who has not asked in HTTP yet.
+pub(super) fn unasked(status: StatusCode, (kind, title): (&str, &str), detail: &str) -> String {
+    let problem = json!({ "type": kind, "title": title, "status": status.as_u16(), "detail": detail }).to_string();
+    let (length, cors) = (problem.len(), cors::lines());
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n{cors}\r\n{problem}"
+    )
 }
 
 /// What a refusal says of itself (RFC 9457).

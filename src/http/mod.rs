@@ -1,7 +1,7 @@
 //! The edge: requests into calls, results into bytes.
 //!
 //! - this page: every route, and the server
-//! - `conn` accept stages, which end in a `transport`; `quiet` ends those on which nothing moves; `door` who comes in, on the word of `client_ip`
+//! - `conn` accept stages (`handshake` is that of TLS), which end in a `transport`; `quiet` ends those on which nothing moves; `door` who comes in, on the word of `client_ip`
 //! - `handover` the socket leaves actix; `reader` a reader's loop on it; `head` and `sse` its bytes
 //! - `stream`, `resume` and `wishes` the readers' route; `held` its refusals, `patience` whose are held and how many, `soft`
 //!   those that look like a stream
@@ -25,6 +25,7 @@ mod door;
 mod error;
 mod events;
 mod handover;
+mod handshake;
 mod head;
 mod health;
 mod held;
@@ -68,7 +69,6 @@ use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route, guard, web};
 use tokio::runtime::Handle;
-use tokio_rustls::TlsAcceptor;
 
 use self::conn::Times;
 use self::error::Refusal;
@@ -80,6 +80,7 @@ use crate::intake::auth::Guard;
 use crate::limits::{Descriptors, Limits};
 use crate::schema::Schemas;
 use crate::shutdown::Stop;
+use crate::tls::Tls;
 
 pub use self::admin::{
     CatalogBecame, Doors, Logging, Operators, PrivateSocket, Reload, Reloaded, Render, RenderError, Served, is_token,
@@ -120,7 +121,7 @@ pub struct Services {
 pub fn serve(
     options: &Options,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     services: Services,
 ) -> io::Result<ServerHandle> {
     // One that is full stops taking connections, also those of the probe: so ours is reached before it, and those beyond it

@@ -362,7 +362,7 @@ fn the_end_of_an_event_does_not_stay_in_tls_whatever_the_socket_takes_of_it() {
     // Nothing else pushes it out.
     run_with(10 * LONG, async |host| {
         let tls = Tls::new(testing::identity());
-        let (acceptor, connector) = (tls.acceptor().expect("an acceptor"), tls.connector().expect("a connector"));
+        let (acceptor, connector) = (tls.acceptor(), tls.connector().expect("a connector"));
         for kilobytes in (16..512).step_by(8) {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let client = TcpSocket::new_v4().expect("a socket");

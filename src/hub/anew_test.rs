@@ -1,5 +1,6 @@
 //! A partition that the log begins anew under its readers, on a log in memory.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use super::place_test::host;
@@ -37,13 +38,20 @@ async fn a_place_that_was_known_before_its_partition_was_begun_anew_gives_nothin
     let worker = host.hub.worker(Duration::ZERO);
     let mut found = Vec::new();
 
-    // One that has had nothing yet, one that stands where the ring does, and one whose place is still asked of the log.
+    // One that has had nothing yet, one that stands where the ring does, one that reads the log, and one whose place is still
+    // asked of it.
     let mut behind = host.subscribe(at_id(7, 1_006_000)).await.expect("a place");
     let mut live = host.subscribe(at_id(9, 1_008_000)).await.expect("a place");
     let turn = live.enter(&worker);
     let next = std::future::poll_fn(|context| live.poll_next(context, &turn, &mut found)).await;
     assert_eq!((next, found.len()), (Next::Frames, 1));
     live.accept(&found);
+    let mut reading = host.subscribe(at_id(2, 1_001_000)).await.expect("a place");
+    host.hub.shared.catchup.forget(&host.a);
+    let reads = reading.enter(&worker);
+    let polled = std::future::poll_fn(|context| Poll::Ready(reading.poll_next(context, &reads, &mut found))).await;
+    assert!(polled.is_pending(), "a block is under way");
+    drop(reads);
     let mut asked = host.hub.subscribe(&host.set, at_id(2, 1_001_000), who()).expect("a reader");
     drop(turn);
 
@@ -54,7 +62,9 @@ async fn a_place_that_was_known_before_its_partition_was_begun_anew_gives_nothin
     let records = host.log.records(&host.a, Offset(0)..Offset(20));
     host.feed(TailBatch { opened, records, caught_up: false }).await;
     asked.settle(Duration::from_secs(2)).await.expect("a place");
-    for (name, reader) in [("behind", &mut behind), ("live", &mut live), ("asked", &mut asked)] {
+    for (name, reader) in
+        [("behind", &mut behind), ("live", &mut live), ("reading", &mut reading), ("asked", &mut asked)]
+    {
         found.clear();
         // Also of a worker that has seen nothing of it.
         let turn = reader.enter(&worker);

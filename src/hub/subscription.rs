@@ -155,17 +155,20 @@ impl Subscription {
                     let Poll::Ready(read) = behind.2.as_mut().poll(context) else {
                         return wait_for_the_log(context, turn);
                     };
+                    if self.channel.epoch() != self.epoch {
+                        return over(turn);
+                    }
                     if let Some(next) = self.read(read, found) {
                         return Poll::Ready(next);
                     }
                 }
                 State::Shared { next, last } => {
+                    // A partition begun anew leaves a number out.
                     let after = |ring: &Ring| ring.after_seq(*next, found).ok_or_else(|| ring.bookmark_of(last));
-                    match self.channel.with_ring_of(self.epoch, after) {
-                        None => return over(turn),
-                        Some(Ok(After::AtTip)) => return self.at_tip(context, turn),
-                        Some(Ok(_)) => return Poll::Ready(Next::Frames),
-                        Some(Err(bookmark)) => self.state = State::Own(Box::new(bookmark)),
+                    match self.channel.with_ring(after) {
+                        Ok(After::AtTip) => return self.at_tip(context, turn),
+                        Ok(_) => return Poll::Ready(Next::Frames),
+                        Err(bookmark) => self.state = State::Own(Box::new(bookmark)),
                     }
                 }
                 State::Own(own) => match self.channel.with_ring_of(self.epoch, |ring| after_own(ring, own, found)) {

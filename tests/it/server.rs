@@ -247,6 +247,14 @@ impl Server {
         text.lines().filter(of_name).filter_map(value).sum()
     }
 
+    /// The same where a label has this value.
+    pub async fn metric_of(&self, name: &str, value: &str) -> f64 {
+        let answer = Raw::connect(self.admin).await.get("/metrics", "").await;
+        let (text, label) = (answer.text(), format!("=\"{value}\""));
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     async fn until_it_serves(&mut self) {
         let mut lines = None;
         let spoke = eventually(PATIENCE, || {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -28,8 +28,10 @@ const STREAM: &str = "/v2/stream/test.event";
 const EVENTS: i64 = 64;
 /// Together more than sockets, TLS and the tunnel take on their way.
 const EVENT_BYTES: usize = 200_000;
-/// The first second of the year 4096, in which they expire.
-const EXPIRES: f64 = 67_090_118_400.0;
+/// In which they expire.
+const YEAR: i32 = 2100;
+/// The first second of the year 2101.
+const EXPIRES: f64 = 4_133_980_800.0;
 
 /// Two files, which are rewritten where the certificate is renewed.
 struct Files {
@@ -39,32 +41,62 @@ struct Files {
 impl Files {
     fn new() -> (Self, CertificateDer<'static>) {
         let files = Self { folder: tempfile::tempdir().expect("a folder") };
-        let shown = files.renew();
+        let shown = files.renew(YEAR);
         (files, shown)
     }
 
-    /// Another certificate, and its key.
-    fn renew(&self) -> CertificateDer<'static> {
-        let CertifiedKey { cert, signing_key } = generate();
-        fs::write(self.path("cert.pem"), cert.pem()).expect("the folder can be written");
-        fs::write(self.path("key.pem"), signing_key.serialize_pem()).expect("the folder can be written");
+    /// Another certificate, which expires when this year begins, and its key.
+    fn renew(&self, year: i32) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
+        let cert = params(year).self_signed(&key).expect("a certificate");
+        self.write(&cert.pem(), &key);
         cert.der().clone()
+    }
+
+    /// One that another vouches for, for which the one that is brought vouches.
+    fn renew_with_a_chain(&self) -> CertificateDer<'static> {
+        let [root_key, middle_key, key] = [(); 3].map(|()| KeyPair::generate().expect("a key"));
+        let ca = |name: &str| {
+            let mut params = CertificateParams::new([]).expect("no names");
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
+        };
+        let (root, middle) = (ca("root"), ca("middle"));
+        let root_cert = root.self_signed(&root_key).expect("a certificate");
+        let root = Issuer::new(root, root_key);
+        let middle_cert = middle.signed_by(&middle_key, &root).expect("a certificate");
+        let middle = Issuer::new(middle, middle_key);
+        let cert = params(YEAR).signed_by(&key, &middle).expect("a certificate");
+        self.write(&(cert.pem() + &middle_cert.pem()), &key);
+        root_cert.der().clone()
+    }
+
+    fn write(&self, cert: &str, key: &KeyPair) {
+        fs::write(self.path("cert.pem"), cert).expect("the folder can be written");
+        fs::write(self.path("key.pem"), key.serialize_pem()).expect("the folder can be written");
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
+    /// The section of the configuration that names two of the files.
+    fn section(&self, cert: &str, key: &str) -> String {
+        let (cert, key) = (self.path(cert), self.path(key));
+        format!("[http]\ntls_cert = '{}'\ntls_key = '{}'\n", cert.display(), key.display())
+    }
+
     fn options(&self) -> Options {
-        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
-        let section = format!("[http]\ntls_cert = '{}'\ntls_key = '{}'\n", cert.display(), key.display());
         // Who waits for it has to speak TLS.
-        Options::default().config(&section).unready()
+        Options::default().config(&self.section("cert.pem", "key.pem")).unready()
     }
 }
 
-fn generate() -> CertifiedKey<KeyPair> {
-    generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("a certificate")
+fn params(year: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+    params.not_after = date_time_ymd(year, 1, 1);
+    params
 }
 
 /// Speaks TLS to the server for who speaks to it in plain bytes.
@@ -163,9 +195,7 @@ async fn events_go_in_and_out_through_tls_and_so_does_the_canary() {
 #[tokio::test]
 async fn a_reader_that_reads_late_and_slowly_gets_everything_once() {
     let (files, shown) = Files::new();
-    // No heartbeat pushes the last of it out.
-    let options = files.options().env("SLUICE__HUB__HEARTBEAT", "1h");
-    let (server, _, _tunnel) = started(options, &shown).await;
+    let (server, _, _tunnel) = started(files.options(), &shown).await;
     let raw = Raw::with_receive_buffer(server.address, Some(4_096)).await;
     let mut late = Stream::open_on(raw, STREAM, "").await;
     let mut raw = server.connect().await;
@@ -183,7 +213,7 @@ async fn who_speaks_plain_http_is_told_to_speak_https() {
     let mut raw = Raw::connect(behind).await;
     raw.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let told = String::from_utf8(raw.rest().await).expect("UTF-8");
-    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("https://"), "{told}");
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("ask again with https://"), "{told}");
     // What is neither is closed.
     let mut raw = Raw::connect(behind).await;
     raw.send([22, 255, 255, 0, 1, 0]).await;
@@ -219,21 +249,22 @@ async fn a_renewed_certificate_is_shown_after_a_reload_and_open_streams_go_on() 
     let is_shown =
         async |certificate: &CertificateDer<'static>| shake_hands(trusting(certificate), behind, "").await.is_ok();
 
-    let second = files.renew();
+    let second = files.renew(YEAR + 1);
     assert!(is_shown(&first).await && !is_shown(&second).await, "nothing is read again by itself");
     let answer = server.ask_admin("POST", "/reload", "").await;
     assert_eq!((answer.status(), &answer.json()["changed"]), (200, &json!(["http.tls_cert"])), "{answer:?}");
     assert!(is_shown(&second).await && !is_shown(&first).await);
-    assert_eq!(server.metric("sluice_tls_certificate_expires_seconds").await, EXPIRES, "as rcgen makes them");
+    assert_eq!(server.metric("sluice_tls_certificate_expires_seconds").await, EXPIRES);
 
     // Half a renewal: the key is another's. Refused whole, and what was shown stays.
-    fs::write(files.path("key.pem"), generate().signing_key.serialize_pem()).expect("the folder can be written");
+    fs::write(files.path("key.pem"), KeyPair::generate().expect("a key").serialize_pem())
+        .expect("the folder can be written");
     let answer = server.ask_admin("POST", "/reload", "").await;
     let why = answer.text();
     assert!(answer.status() == 422 && why.contains("cert.pem") && why.contains("is not that of the key"), "{answer:?}");
     assert!(is_shown(&second).await);
 
-    let third = files.renew();
+    let third = files.renew(YEAR);
     server.signal(Signal::HUP);
     assert!(eventually(PATIENCE, async || is_shown(&third).await).await, "{}", server.stderr());
     let through = Tunnel::to(behind, &third).await;
@@ -247,11 +278,25 @@ async fn a_renewed_certificate_is_shown_after_a_reload_and_open_streams_go_on() 
 #[test]
 fn files_that_cannot_be_served_are_named_before_anything_opens() {
     let (files, _) = Files::new();
-    let other = generate();
-    fs::write(files.path("other.pem"), other.signing_key.serialize_pem()).expect("a file");
+    let other = KeyPair::generate().expect("a key");
+    fs::write(files.path("other.pem"), other.serialize_pem()).expect("a file");
     fs::write(files.path("empty.pem"), "").expect("a file");
     fs::write(files.path("damaged.pem"), "-----BEGIN CERTIFICATE-----\n????\n").expect("a file");
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    fs::write(files.path("encrypted.pem"), encrypted).expect("a file");
+    let good = fs::read_to_string(files.path("cert.pem")).expect("a file");
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(files.path("junk.pem"), good.clone() + junk).expect("a file");
+    fs::write(files.path("many.pem"), good.repeat(11)).expect("a file");
+    fs::write(files.path("huge.pem"), "x".repeat((1 << 20) + 1)).expect("a file");
+    let made = Command::new("mkfifo").arg(files.path("pipe.pem")).status().expect("it runs");
+    assert!(made.success());
     for (cert, key, said) in [
+        ("pipe.pem", "key.pem", "pipe.pem: it cannot be read: it is no file"),
+        ("huge.pem", "key.pem", "huge.pem: it cannot be read: it holds more than"),
+        ("junk.pem", "key.pem", "junk.pem: number 2 in it is no certificate"),
+        ("many.pem", "key.pem", "many.pem: there are more than 10 certificates in it"),
+        ("cert.pem", "encrypted.pem", "encrypted.pem: the key in it is encrypted"),
         ("none.pem", "key.pem", "none.pem: it cannot be read"),
         ("cert.pem", "none.pem", "none.pem: it cannot be read"),
         ("empty.pem", "key.pem", "empty.pem: there is no certificate in it"),
@@ -277,7 +322,79 @@ fn files_that_cannot_be_served_are_named_before_anything_opens() {
             "{cert} {key}: {stderr}"
         );
         assert!(!String::from_utf8_lossy(&output.stdout).contains("listening"));
+        if !cert.is_empty() && !key.is_empty() {
+            let file = files.path("sluice.toml");
+            fs::write(&file, files.section(cert, key)).expect("a file");
+            let output = sluice().args(["config", "check"]).arg(&file).output().expect("it runs");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && stderr.contains(said), "{cert} {key}: {stderr}");
+        }
     }
+}
+
+#[tokio::test]
+async fn those_that_vouch_for_the_certificate_are_shown_with_it() {
+    let (files, _) = Files::new();
+    let root = files.renew_with_a_chain();
+    let (server, _, _tunnel) = started(files.options(), &root).await;
+    assert!(is_well(&server).await, "{:?}", server.get("/health").await);
+}
+
+#[tokio::test]
+async fn other_files_are_a_reload_and_to_begin_or_end_with_https_is_a_restart() {
+    let (files, shown) = Files::new();
+    for name in ["cert", "key"] {
+        fs::copy(files.path(&format!("{name}.pem")), files.path(&format!("{name}2.pem"))).expect("a file");
+    }
+    let reload = async |server: &Server, section: &str| {
+        server.rewrite("sluice.toml", section);
+        server.ask_admin("POST", "/reload", "").await
+    };
+    let (server, _, _tunnel) = started(files.options(), &shown).await;
+    let answer = reload(&server, &files.section("cert2.pem", "key2.pem")).await;
+    assert_eq!((answer.status(), &answer.json()["needs_restart"]), (200, &json!([])), "{answer:?}");
+    let answer = reload(&server, "").await;
+    assert_eq!(answer.json()["needs_restart"], json!(["http.tls_cert", "http.tls_key"]), "{answer:?}");
+    assert!(is_well(&server).await, "what is shown stays");
+
+    let server = Server::start(Options::default().config("")).await;
+    let answer = reload(&server, &files.section("cert.pem", "key.pem")).await;
+    assert_eq!(answer.json()["needs_restart"], json!(["http.tls_cert", "http.tls_key"]), "{answer:?}");
+    let answer = reload(&server, &files.section("none.pem", "key.pem")).await;
+    assert!(answer.status() == 422 && answer.text().contains("none.pem"), "the restart would fail: {answer:?}");
+    assert_eq!(server.get("/healthz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told_and_does_not_flow() {
+    let (files, _) = Files::new();
+    let shown = files.renew(2001);
+    let options = files.options().env("SLUICE__HEALTH__CANARY_EVERY", "250ms").env("SLUICE__HEALTH__STALL_AFTER", "1s");
+    let server = Server::start(options).await;
+    assert!(server.stderr().contains("has expired"), "{}", server.stderr());
+    assert!(server.metric("sluice_tls_certificate_expires_seconds").await > 0.0);
+    let verdict = async || Raw::connect(server.admin).await.get("/health", "").await;
+    let stalled = eventually(PATIENCE, async || {
+        let answer = verdict().await;
+        answer.status() == 503 && answer.text().contains("xpired")
+    });
+    assert!(stalled.await, "{:?}", verdict().await);
+    assert!(shake_hands(trusting(&shown), server.address, "").await.is_err(), "as everybody else has it");
+    assert!(
+        eventually(PATIENCE, async || server.metric_of("sluice_tls_handshakes_total", "distrusted").await >= 1.0).await
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_closes_without_a_word_has_left() {
+    let (files, shown) = Files::new();
+    let (server, behind, _tunnel) = started(files.options(), &shown).await;
+    let mut io = shake_hands(trusting(&shown), behind, "").await.expect("a connection with TLS");
+    io.write_all(format!("GET {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.expect("written");
+    tokio::io::AsyncReadExt::read_u8(&mut io).await.expect("an answer");
+    drop(io.into_inner().0);
+    let left = eventually(PATIENCE, async || server.metric_of("sluice_streams_closed_total", "left").await >= 1.0);
+    assert!(left.await, "{}", server.stderr());
 }
 
 #[tokio::test]
@@ -300,7 +417,8 @@ async fn the_probe_from_outside_knows_https_and_does_not_believe_a_stranger() {
         last.0 == Some(0)
     });
     assert!(ok.await, "{last:?}");
-    fs::write(files.path("stranger.pem"), generate().cert.pem()).expect("a file");
+    let stranger = params(YEAR).self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+    fs::write(files.path("stranger.pem"), stranger.pem()).expect("a file");
     let (code, said) = check("stranger.pem").await;
     assert!(code == Some(2) && said.to_lowercase().contains("certificate"), "{said}");
 }

@@ -9,14 +9,14 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use ppp::{v1, v2};
 use rustix::net::{RecvFlags, recv};
-use serde_json::json;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::super::cors;
+use super::super::error;
 use super::super::held;
 
 const V1_PREFIX: &[u8] = b"PROXY ";
@@ -67,19 +67,12 @@ pub(in crate::http) async fn refuse(io: TcpStream, fault: &Fault) {
 }
 
 fn answer(fault: &Fault) -> Option<String> {
-    let (status, kind, title) = match fault {
-        Fault::Malformed(_) => ("400 Bad Request", "bad_request", "Malformed PROXY Header"),
-        Fault::TooSlow(_) => ("408 Request Timeout", "request_timeout", "Request Timeout"),
+    let (status, kind) = match fault {
+        Fault::Malformed(_) => (StatusCode::BAD_REQUEST, ("bad_request", "Malformed PROXY Header")),
+        Fault::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, ("request_timeout", "Request Timeout")),
         Fault::Gone(_) => return None,
     };
-    let number = status.split(' ').next().and_then(|number| number.parse::<u16>().ok());
-    let problem = json!({ "type": kind, "title": title, "status": number, "detail": fault.to_string() }).to_string();
-    let length = problem.len();
-    let cors = cors::lines();
-    Some(format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
-         connection: close\r\n{cors}\r\n{problem}"
-    ))
+    Some(error::unasked(status, kind, &fault.to_string()))
 }
 
 /// `None`: more is needed.
@@ -167,6 +160,7 @@ fn warn_of_silence(io: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
     use tokio::time::Instant;
