@@ -7,7 +7,7 @@ use super::place_test::host;
 use super::testing::who;
 use super::{End, From, Next};
 use crate::log::TailBatch;
-use crate::model::{ClientId, Offset};
+use crate::model::{ClientId, Offset, Timestamp};
 
 #[tokio::test(start_paused = true)]
 async fn a_partition_begun_anew_gives_its_bytes_back() {
@@ -73,4 +73,20 @@ async fn a_place_that_was_known_before_its_partition_was_begun_anew_gives_nothin
     }
     let places = host.places_and_notice(at_id(10, 1_009_000)).await;
     assert_eq!((places.0, places.1), (0, 1), "it comes back, and gets all of it: {:?}", places.2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_a_partition_that_was_begun_anew_is_not_given_out_any_more() {
+    let host = host();
+    let time_of_the_first = async || {
+        let block = host.hub.shared.catchup.block(&who().asker.key, &host.a, Offset(0)).await.expect("a block");
+        block.entries_from(Offset(0))[0].time
+    };
+    assert_eq!(time_of_the_first().await, Timestamp(1_000_000));
+    host.log.add_partition(&host.a);
+    (0..10).for_each(|at| host.log.put(&host.a, 0, 2_000_000 + at, Some("{}")));
+    assert_eq!(time_of_the_first().await, Timestamp(1_000_000), "it is still at hand");
+    let opened = vec![host.log.opened(&host.a, Offset(0))];
+    host.feed(TailBatch { opened, records: vec![], caught_up: true }).await;
+    assert_eq!(time_of_the_first().await, Timestamp(2_000_000));
 }

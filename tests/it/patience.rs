@@ -146,6 +146,21 @@ async fn what_is_held_is_out_before_a_stop_ends_the_process() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_who_has_its_refusal_and_keeps_its_side_open() {
+    /// For so long it is waited for at other times.
+    const LINGER: Duration = Duration::from_secs(2);
+    let mut server = Server::start(Options::default()).await;
+    let offender = Offender::new(&server, [127, 2, 0, 1]).await;
+    let mut held = offender.asks(GET).await;
+    until_held(&server, 1).await;
+    server.signal(Signal::TERM);
+    assert_eq!(held.answer().await.status(), 404);
+    let answered = Instant::now();
+    assert!(server.ended().await.success());
+    assert!(answered.elapsed() < LINGER, "{:?}", answered.elapsed());
+}
+
+#[tokio::test]
 async fn a_held_refusal_costs_no_buffer_of_the_server() {
     /// An actix connection with a handler that waits would cost 8 to 11, and a thread more.
     const KB_EACH_MAX: usize = 6;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -175,6 +175,16 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// How many files and sockets it may have from now on; with `None` no more than it has. Brings what that was.
+    pub fn limit_descriptors(&self, limit: Option<u64>) -> u64 {
+        let descriptor = |number: &u64| fs::symlink_metadata(format!("/proc/{}/fd/{number}", self.pid())).is_ok();
+        let current = limit.unwrap_or_else(|| (0..).find(|number| !descriptor(number)).expect("a number"));
+        let (pid, kind) = (Some(Pid::from_child(&self.process)), Resource::Nofile);
+        let maximum = getrlimit(kind).maximum;
+        let before = prlimit(pid, kind, Rlimit { current: Some(current), maximum }).expect("the server runs");
+        before.current.expect("a limit")
     }
 
     /// Another text for `sluice.toml` or `streams.yaml`, whole or not at all.

@@ -137,6 +137,29 @@ async fn who_comes_while_the_port_closes_hears_nothing_until_it_is_refused() {
     assert!(server.ended().await.success());
 }
 
+/// It has connected while the server had no descriptor left, and nobody has accepted it yet.
+#[tokio::test]
+async fn who_waits_to_be_accepted_when_the_port_closes_is_answered() {
+    let mut server = Server::start(patient()).await;
+    let had = server.limit_descriptors(None);
+    let mut others = Vec::new();
+    let none_is_left = eventually(PATIENCE, async || {
+        others.push(server.connect().await);
+        server.stderr().contains("Too many open files")
+    });
+    assert!(none_is_left.await, "{}", server.stderr());
+    let mut waits = server.connect().await;
+    let body = event_at("test.event", 0, 0).to_string();
+    waits.send(format!("{POST} {}\r\n\r\n{body}", body.len())).await;
+    server.signal(Signal::TERM);
+    // Nobody new is let in for longer than who has just connected is waited for.
+    let a_while = Duration::from_millis(400);
+    while let Ok(Ok(_)) = tokio::time::timeout(a_while, TcpStream::connect(server.address)).await {}
+    server.limit_descriptors(Some(had));
+    assert_eq!(waits.answer().await.status(), 201);
+    assert!(server.ended().await.success());
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_the_spread_and_every_reader_hears_when_to_come_back() {
     let mut server = Server::start(patient().env("SLUICE__STOP__DRAIN_SPREAD", FOR_EVER)).await;

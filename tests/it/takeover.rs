@@ -234,6 +234,24 @@ async fn the_log_is_given_back_at_once_while_readers_still_leave() {
     assert!(before.runs(), "{}", server.stderr());
 }
 
+#[tokio::test]
+async fn while_the_one_before_ends_operators_reach_the_new_one_alone() {
+    let options = Options::default().hands_over().env("SLUICE__STOP__DEADLINE", "1200s");
+    let mut server = Server::start(options.env("SLUICE__STOP__DRAIN_SPREAD", "600s")).await;
+    let mut readers = Vec::new();
+    for _ in 0..10 {
+        readers.push(server.stream("/v2/stream/test.event", "").await);
+    }
+    let mut before = server.hand_over().await;
+    // The log has been given back: the one before has no more to do than to wait for its readers.
+    server.put(&event_at("test.event", 0, 0)).await;
+    for _ in 0..100 {
+        let answer = server.ask_admin("GET", "/readyz", "").await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+    }
+    assert!(before.runs(), "{}", server.stderr());
+}
+
 /// What is at the other end may be anything of the same user.
 #[tokio::test]
 async fn nonsense_at_the_handover_socket_costs_the_server_nothing() {

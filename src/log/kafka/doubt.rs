@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::places::Doubt;
 use super::reader::{Cluster, Reader, Until};
 use super::scout::{ANSWER_WITHIN, LOOKED_INTO_MAX, Scout, YOUNG_FOR};
-use super::still::{Odd, PAST_THE_END};
+use super::still::Odd;
 use crate::log::{PartitionEnds, ReadError};
 use crate::model::{Offset, Partition, Timestamp};
 
@@ -72,8 +72,8 @@ impl Scout {
             }
             Finding::Another(first) => self.follow_from_the_first(partition, *first),
             Finding::Past(first) => {
-                let since = self.state.places.lock().is_past(partition);
-                if since.is_some_and(|since| since.elapsed() >= PAST_THE_END) {
+                let is_long_past = self.state.places.lock().is_long_past(partition, Instant::now());
+                if is_long_past {
                     self.follow_from_the_first(partition, *first);
                 }
             }

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::still::PAST_THE_END;
 use crate::log::Opened;
 use crate::model::{Offset, Partition, Timestamp, Topic};
 
@@ -212,10 +213,10 @@ impl Places {
         Some(Doubt { next: place.next, last: place.last, held: false, past_since: None })
     }
 
-    /// The log ends before it, as far as one can see. Brings since when that is so.
-    pub(super) fn is_past(&mut self, partition: &Partition) -> Option<Instant> {
-        let doubt = self.place(partition)?.doubt.as_mut()?;
-        Some(*doubt.past_since.get_or_insert_with(Instant::now))
+    /// The log ends before it, as far as one can see. Whether that has been so for long enough to be believed.
+    pub(super) fn is_long_past(&mut self, partition: &Partition, now: Instant) -> bool {
+        let doubt = self.place(partition).and_then(|place| place.doubt.as_mut());
+        doubt.is_some_and(|doubt| now - *doubt.past_since.get_or_insert(now) >= PAST_THE_END)
     }
 
     /// It is the same topic. Brings from where it has to be read again, if it was held.
@@ -452,5 +453,16 @@ mod tests {
         assert_eq!(places.trust(&partition()), Some(Offset(2)));
         assert_eq!(take(&mut places, 2), Taken::Deliver(partition()));
         assert!(places.doubted().is_empty() && places.take_opened().len() == 1, "it was told once");
+    }
+
+    #[test]
+    fn a_doubted_place_past_the_end_is_given_up_only_after_a_while() {
+        let (mut places, start) = (places(), Instant::now());
+        places.open(&partition(), Offset(5), false, None);
+        assert!(!places.is_long_past(&partition(), start + PAST_THE_END), "nobody doubts it");
+        places.doubt(&partition(), true);
+        assert!(!places.is_long_past(&partition(), start), "a new leader may not know yet what it has");
+        assert!(!places.is_long_past(&partition(), start + PAST_THE_END / 2));
+        assert!(places.is_long_past(&partition(), start + PAST_THE_END));
     }
 }
