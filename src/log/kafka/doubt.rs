@@ -83,7 +83,7 @@ impl Scout {
     /// A tail that stands still may stand in a topic that is not there any more. Brings the others.
     pub(super) fn leave_other_topics(&self, odd: Vec<(Partition, Offset, Odd)>) -> Vec<(Partition, Offset, Odd)> {
         let mut left = LOOKED_INTO_MAX;
-        let is_another = |(partition, _, odd): &(Partition, Offset, Odd)| {
+        let mut is_another = |(partition, _, odd): &(Partition, Offset, Odd)| {
             let known = self.state.places.lock().known(partition);
             let Some(known) = known.filter(|_| left > 0 && matches!(odd, Odd::Behind { .. })) else { return false };
             left -= 1;
@@ -91,7 +91,6 @@ impl Scout {
             self.follow_from_the_first(partition, first);
             true
         };
-        let mut is_another = is_another;
         odd.into_iter().filter(|one| !is_another(one)).collect()
     }
 
