@@ -301,13 +301,14 @@ impl Writer {
 mod tests {
     use std::fs;
 
+    use super::super::fake::Mood;
     use super::super::store::FILE_NAME;
     use super::super::tests::{World, record};
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_leaves_a_full_disk_is_tried_again_without_the_spare_and_what_was_written_ahead() {
-        let world = World::new(super::super::fake::Mood::Takes);
+        let world = World::new(Mood::Takes);
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let mut writer = Writer {
