@@ -168,7 +168,7 @@ pub(super) fn of_stream(stream: &StreamFacts, facts: &Facts, stall_after: Durati
         let cause = format!("nobody answers for {}", named(sick, of_sick));
         return Judged::new(State::Stalled, cause, CURE_PARTITIONS).detail(why_sick(sick));
     }
-    if stands(&stream.partitions, stall_after) {
+    if stands(&stream.partitions, facts, stall_after) {
         let late = &stream.partitions.late;
         let cause = format!("the tail brings nothing of {}", named(late, of_late));
         return Judged::new(State::Stalled, cause, CURE_TAIL);
@@ -248,17 +248,17 @@ fn silent(facts: &Facts, stall_after: Duration) -> Option<Judged> {
         let cause = format!("no canary has come through for {}: {}", rounded(silent_for), judged.cause);
         return Some(Judged { cause, detail: why, ..judged });
     }
-    let stands = facts.gives_out && facts.has_begun && stands(&facts.partitions, stall_after);
-    stands.then(|| {
+    stands(&facts.partitions, facts, stall_after).then(|| {
         let late = &facts.partitions.late;
         let cause = format!("the log answers, and the tail stands still while records wait: {}", named(late, of_late));
         Judged::new(State::Stalled, cause, CURE_TAIL)
     })
 }
 
-/// Records wait, and none of any partition has come for as long.
-fn stands(partitions: &Troubles, stall_after: Duration) -> bool {
-    !partitions.late.is_empty() && partitions.moved_ago.is_none_or(|ago| ago >= stall_after)
+/// Records wait, and none of any partition has come for as long. Before the begin nobody knows: what the log held at the
+/// start may still be coming.
+fn stands(partitions: &Troubles, facts: &Facts, stall_after: Duration) -> bool {
+    facts.has_begun && !partitions.late.is_empty() && partitions.moved_ago.is_none_or(|ago| ago >= stall_after)
 }
 
 fn full(facts: &Facts) -> Option<Judged> {

@@ -113,11 +113,13 @@ fn what_flows_is_flowing_and_what_nobody_posts_to_is_quiet() {
 fn a_topic_that_is_gone_stalls_what_has_no_other_and_is_said_before_what_comes_of_it() {
     let gone = |names: &[&str]| Troubles { gone: names.iter().map(|name| partition(name, 0)).collect(), ..sick(0..0) };
     let (of_all, of_one) = (Troubles { total: 2, ..gone(&["a", "b"]) }, gone(&["a"]));
+    let in_parts = gone(&["a", "a", "b"]);
     let waits = Facts { partitions: of_one.clone(), spool: spool(3, 0, None), ..well() };
     let unmet = Some((seconds(60), seconds(90)));
     check(vec![
         ("some", Facts { partitions: of_one.clone(), ..well() }, State::Degraded, "no such topic any more: a"),
         ("all, and the log answers", Facts { partitions: of_all.clone(), ..well() }, State::Degraded, "more: a, b"),
+        ("each is named once", Facts { partitions: in_parts, ..well() }, State::Degraded, "more: a, b"),
         ("its events wait", waits.clone(), State::Degraded, "no such topic any more"),
     ]);
     for (name, partitions, state) in [("all", of_all, State::Stalled), ("one of two", of_one, State::Degraded)] {
@@ -174,6 +176,12 @@ fn silence_speaks_after_a_while() {
             State::Stalled,
             "stands still while records wait: a/1 (70",
         ),
+        (
+            "the tail, from the start",
+            Facts { partitions: Troubles { moved_ago: None, ..late(30) }, ..well() },
+            State::Stalled,
+            "stands still",
+        ),
     ]);
 }
 
@@ -194,6 +202,12 @@ fn a_start_is_a_start_until_it_should_be_over() {
         ("and the log is there", Facts { log: log(Some(1), 0), ..begins(30) }, State::Stalled, "no canary"),
         ("the log is away", Facts { log: log(None, 2), ..begins(3) }, State::LogUnreachable, "does not answer"),
         ("not read yet", unread(29), State::Starting, "still being read"),
+        (
+            "still being read for long",
+            Facts { partitions: Troubles { moved_ago: None, ..late(30) }, ..unread(30) },
+            State::Degraded,
+            "events late",
+        ),
         ("never read whole", unread(30), State::Degraded, "not been read whole"),
     ]);
 }
@@ -255,6 +269,7 @@ fn a_log_that_has_come_back_is_proven_by_a_canary_and_not_doubted_for_those_that
 #[test]
 fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
     let of_half = Facts { trips: half(MAY_NOT_WRITE), ..well() };
+    let back = Told { away_ago: Some(seconds(1)), ..half(MAY_NOT_WRITE) };
     let missing = "http.serve has no \"out\": events get into the log; whether they come out is not proven here";
     let in_only = Facts { gives_out: false, has_begun: false, trips: half(missing), event_ago: None, ..well() };
     // One that is lost after that changes nothing: what is not proven stays so.
@@ -267,6 +282,7 @@ fn an_instance_with_half_of_the_way_says_what_it_can_prove() {
         ("half", of_half.clone(), State::NotExposed, "may not write to the log"),
         ("half, and a canary is lost", once(&of_half), State::NotExposed, "may not write to the log"),
         ("nothing is given out, and a canary is lost", once(&in_only), State::NotExposed, "no \"out\""),
+        ("half, and the log was away", Facts { trips: back, ..of_half.clone() }, State::NotExposed, "may not write"),
         ("half, and one is sick", Facts { partitions: sick(0..1), ..of_half }, State::Degraded, "a/0"),
         ("nothing is given out", in_only.clone(), State::NotExposed, "no \"out\""),
         ("and the log answers, and nobody has tried to write", untried.clone(), State::Starting, "no canary"),
@@ -286,6 +302,8 @@ fn a_stream_is_judged_by_its_own_partitions_and_producers() {
     let unmet = Some((seconds(300), seconds(720)));
     let all_sick = Troubles { total: 2, ..sick(0..2) };
     let stands = Troubles { total: 2, ..late(31) };
+    let from_the_start = Troubles { moved_ago: None, ..stands.clone() };
+    let begins = Facts { has_begun: false, ..well() };
     let degraded = Facts { unmet: vec![StreamName::parse("b").expect("a name")], ..well() };
     for (stream, facts, state, word) in [
         (quiet.clone(), &host, State::Quiet, "nobody"),
@@ -300,6 +318,7 @@ fn a_stream_is_judged_by_its_own_partitions_and_producers() {
         (StreamFacts { partitions: all_sick, ..quiet.clone() }, &host, State::Stalled, "a/1"),
         (StreamFacts { partitions: late(2), ..quiet.clone() }, &host, State::Degraded, "late"),
         (StreamFacts { partitions: stands, ..quiet.clone() }, &host, State::Stalled, "brings nothing of a/1"),
+        (StreamFacts { partitions: from_the_start, ..quiet.clone() }, &begins, State::Degraded, "late"),
         (quiet, &degraded, State::Quiet, "nobody"),
     ] {
         let judged = of(&stream, facts);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
+use hyper::Method;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::limits::ClientIpHeader;
 use crate::log::{AppendError, Appended, Block, PartitionEnds, ReadError, Tail};
 use crate::model::{NewRecord, Offset, Partition, Timestamp};
 
@@ -339,6 +341,22 @@ async fn the_listener_is_told_which_connections_are_the_canarys() {
     let peers = rig.world.peers.lock().clone();
     assert_eq!(peers.len(), 2, "a post and a stream");
     assert!(peers.into_iter().all(|peer| rig.limits.connect_probe(peer).is_some()));
+}
+
+#[tokio::test]
+async fn a_proxy_header_is_sent_only_where_the_listener_trusts_this_machine_to_send_one() {
+    for (trusted, first) in [("127.0.0.0/8", "proxy tcp4 127.0.0.1 127.0.0.1 "), ("192.0.2.0/24", "get /up ")] {
+        let rig = Rig::new().await;
+        let options = crate::limits::Options {
+            client_ip_header: ClientIpHeader::ProxyProtocol,
+            trusted_proxies: vec![trusted.parse().expect("a network")],
+            ..crate::limits::Options::unlimited()
+        };
+        rig.limits.set(options).expect("limits");
+        let answer = rig.canary.line.ask(Step::Open, Method::GET, "/up", &[], String::new()).await;
+        assert!(answer.is_ok());
+        assert!(rig.heads(first).len() == 1, "{trusted}: {:?}", rig.world.heads.lock());
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub(super) enum Mood {
     Hangs,
     /// Does not have this topic.
     Lacks(Topic),
+    /// Refuses everything from what it last knew, and cannot be asked.
+    CutOff,
     /// Something else each time, from this seed on.
     Wild,
 }
@@ -114,6 +116,7 @@ impl Log for Fake {
         match mood {
             Mood::Takes => records.into_iter().map(|record| self.take(record)).collect(),
             Mood::Away => records.iter().map(|_| not_written()).collect(),
+            Mood::CutOff => records.iter().map(|_| Err(AppendError::Refused("no such topic".into()))).collect(),
             Mood::Hangs => {
                 let _ = self.mood.subscribe().wait_for(|mood| *mood != Mood::Hangs).await;
                 records.iter().map(|_| Err(AppendError::Unknown("late".into()))).collect()
@@ -160,7 +163,10 @@ impl Log for Fake {
     }
 
     async fn check(&self) -> Result<(), ReadError> {
-        Ok(())
+        match *self.mood.borrow() {
+            Mood::CutOff => Err(ReadError::Unavailable("cut off".into())),
+            _ => Ok(()),
+        }
     }
 
     async fn close(&self) {}

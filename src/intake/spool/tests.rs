@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A spool, and the folder it is in.
-struct World {
+pub(super) struct World {
     log: Arc<Fake>,
-    spool: Spool,
+    pub(super) spool: Spool,
     folder: Arc<tempfile::TempDir>,
 }
 
 impl World {
-    fn new(mood: Mood) -> Self {
+    pub(super) fn new(mood: Mood) -> Self {
         Self::on(Fake::new(mood), Arc::new(tempfile::tempdir().expect("a folder")), &enabled())
     }
 
@@ -89,7 +89,7 @@ fn enabled() -> Options {
     Options { enabled: true, ..Options::default() }
 }
 
-fn record(topic: &str, key: &str, value: &str) -> NewRecord {
+pub(super) fn record(topic: &str, key: &str, value: &str) -> NewRecord {
     let key = Some(Bytes::copy_from_slice(key.as_bytes()));
     let value = Some(Bytes::copy_from_slice(value.as_bytes()));
     NewRecord { topic: Topic::new(topic), time: Timestamp(5), key, value }

@@ -18,7 +18,7 @@ use crate::model::{NewRecord, Timestamp, Topic};
 /// Jobs that are taken together.
 const GROUP_JOBS_MAX: usize = 1_024;
 /// Bytes of what is replayed at once, of one topic.
-const REPLAY_BYTES_MAX: u64 = 2 << 20;
+pub(super) const REPLAY_BYTES_MAX: u64 = 2 << 20;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, String>>;
 
@@ -294,5 +294,36 @@ impl Writer {
     fn shrink(&mut self) -> bool {
         let is_empty = self.shared.gate.lock().waiting.events == 0;
         is_empty && self.store.shrink_some().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::fake::Mood;
+    use super::super::store::FILE_NAME;
+    use super::super::tests::{World, record};
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_leaves_a_full_disk_is_tried_again_without_the_spare_and_what_was_written_ahead() {
+        let world = World::new(Mood::Takes);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let mut writer = Writer {
+            store: Store::open(&path(FILE_NAME)).expect("a store"),
+            shared: world.spool.shared.clone(),
+            folder: folder.path().to_owned(),
+            spare: Spare::of(folder.path()),
+            _lock: FileLock::take(&path("lock")).expect("nobody has it"),
+        };
+        let ahead = || fs::metadata(path("spool.db-wal")).map_or(0, |file| file.len());
+        let written = writer.with_spare(|store| store.put(Timestamp(5), [record("t", "", "a")].iter()));
+        assert!(written.is_ok() && ahead() > 0 && path("spool.spare").exists());
+        let full = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
+        let left =
+            writer.with_spare(|_| if ahead() > 0 || path("spool.spare").exists() { Err(full()) } else { Ok(()) });
+        assert_eq!(left, Ok(()));
     }
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::intake::spool::gate::{Pace, Replayed};
 use crate::intake::spool::store::{Load, Settled, weight};
+use crate::intake::spool::writer::REPLAY_BYTES_MAX;
 
 fn paced(pace: Pace, log: Arc<Fake>) -> World {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
@@ -35,21 +36,105 @@ async fn what_was_sent_and_not_answered_may_be_there_also_if_the_spool_refuses_i
     assert!(said.contains("Unknown") && said.contains("no answer in time") && said.contains("max_bytes"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_log_has_is_not_sent_again_because_the_disk_fails() {
-    // Nobody looks: that it is written at last shows that the disk works.
-    let world = paced(Pace { look: PATIENCE * 2, ..pace() }, Fake::new(Mood::Away));
-    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+/// Who can take nothing out of the file until the trigger is dropped.
+async fn stuck(world: &World) -> rusqlite::Connection {
     let other = world.somebody_else();
     let stuck = "CREATE TRIGGER stuck BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'stuck'); END";
     other.execute_batch(stuck).expect("a trigger");
     world.log.is(Mood::Takes);
     let fails = |status: &Status| status.fault.as_ref().is_some_and(|fault| fault.contains("written: stuck"));
     world.until("it cannot be deleted", fails).await;
+    other
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_is_not_sent_again_because_the_disk_fails() {
+    // Nobody looks: that it is written at last shows that the disk works.
+    let world = paced(Pace { look: PATIENCE * 2, ..pace() }, Fake::new(Mood::Away));
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let other = stuck(&world).await;
     other.execute_batch("DROP TRIGGER stuck").expect("it is dropped");
     world.until_empty().await;
     world.until("the disk works", |status| status.fault.is_none()).await;
     assert_eq!(world.log.values(), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_disk_that_fails_and_the_next_start_sends_again_what_is_still_there() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    let other = stuck(&world).await;
+    let closed = tokio::time::timeout(CLOSE_WITHIN / 2, world.spool.close()).await;
+    assert!(closed.is_ok(), "it gives up");
+    other.execute_batch("DROP TRIGGER stuck").expect("it is dropped");
+    let world = world.again(&enabled()).await;
+    world.until_empty().await;
+    assert_eq!(world.log.values(), ["a", "a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_disk_that_still_fails_ends_no_fault() {
+    // Nobody else looks.
+    let world = paced(Pace { look: PATIENCE * 2, ..pace() }, Fake::new(Mood::Away));
+    let other = world.somebody_else();
+    other.execute_batch("BEGIN IMMEDIATE").expect("somebody writes");
+    assert!(why(world.one("a").await).contains("cannot be written"));
+    let looked = async || {
+        let shared = &world.spool.shared;
+        shared.give(Job::Look).expect("it is taken");
+        // Whose answer comes after the look.
+        shared.ask(|answer| Job::LookAside { events_max: 1, answer }).await.expect("a list");
+        world.spool.status().fault
+    };
+    assert!(looked().await.is_some_and(|fault| fault.contains("cannot be written")));
+    other.execute_batch("ROLLBACK").expect("and stops");
+    assert_eq!(looked().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_not_set_aside_on_the_word_of_a_log_that_cannot_be_asked() {
+    let world = World::new(Mood::Away);
+    assert_eq!(world.one("a").await, Ok(Kept::Spool));
+    world.log.is(Mood::CutOff);
+    let asked = || *world.log.asked.lock();
+    let mut long_enough_at = None;
+    let considered = |status: &Status| {
+        let gate = world.spool.shared.gate.lock();
+        if long_enough_at.is_none() && gate.is_refused_for_good(&Topic::new("t"), true, Instant::now()) {
+            long_enough_at = Some(asked());
+        }
+        // The one after the next begins when the next has been considered.
+        status.aside > 0 || long_enough_at.is_some_and(|before| asked() >= before + 2)
+    };
+    world.until("it has been refused for long enough", considered).await;
+    assert_eq!((world.spool.status().events, world.spool.status().aside), (1, 0));
+    world.log.is(Mood::Lacks(Topic::new("t")));
+    world.until("it can be asked", |status| status.aside == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replayed_at_once_is_bounded_by_bytes_too() {
+    let world = World::new(Mood::Away);
+    let half = "x".repeat(usize::try_from(REPLAY_BYTES_MAX / 2).expect("it fits"));
+    for _ in 0..3 {
+        assert_eq!(world.one(&half).await, Ok(Kept::Spool));
+    }
+    let topic = Topic::new("t");
+    let found = world.spool.shared.ask(|answer| Job::Oldest { topic, events_max: 9, answer }).await;
+    assert_eq!(found.expect("events").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_large_is_small_when_it_is_empty() {
+    let world = World::new(Mood::Away);
+    for _ in 0..12 {
+        assert_eq!(world.one(&"x".repeat(1 << 20)).await, Ok(Kept::Spool));
+    }
+    world.log.is(Mood::Takes);
+    world.until_empty().await;
+    world.spool.close().await;
+    let file = std::fs::metadata(world.folder.path().join(store::FILE_NAME)).expect("it is there");
+    assert!(file.len() < 6 << 20, "{} bytes", file.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
