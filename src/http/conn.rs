@@ -147,7 +147,8 @@ async fn stages(mut io: TcpStream, tls: Option<Tls>, limits: Limits, times: Time
                 // What it is told costs a signature: not as often as it likes.
                 sleep(times.refused).await;
             }
-            shake_hands(io, &tls.acceptor(), times.head, is_probe).await?
+            // Apart, as it is large and soon over: what is in here is kept for as long as the connection.
+            Box::pin(shake_hands(io, &tls.acceptor(), times.head, is_probe)).await?
         }
         None => Transport::Plain(io),
     };

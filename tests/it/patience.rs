@@ -163,7 +163,7 @@ async fn a_stop_does_not_wait_for_who_has_its_refusal_and_keeps_its_side_open() 
 #[tokio::test]
 async fn a_held_refusal_costs_no_buffer_of_the_server() {
     /// An actix connection with a handler that waits would cost 8 to 11, and a thread more.
-    const KB_EACH_MAX: usize = 6;
+    const KB_EACH_MAX: usize = 7;
     const CLIENTS: u8 = 10;
     let server = Server::start(Options::default()).await;
     let mut offenders = Vec::new();
