@@ -24,8 +24,6 @@ use crate::model::Timestamp;
 
 /// From one text to the next. Nobody scrapes more often to see more.
 const RENDER_EVERY: Duration = Duration::from_millis(100);
-/// What the thread that makes the text gives way by: under load it has a tenth of what others have.
-const NICENESS: i32 = 10;
 /// How long samples of histograms are gathered at most, before they are put into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Who waits for a text at once. The others are told so.
@@ -106,8 +104,6 @@ async fn text(ask: SyncSender<Asking>) -> Result<Bytes, RenderError> {
 }
 
 fn run(asked: &Receiver<Asking>, mut renderer: impl Renderer, every: Duration) {
-    // Of this thread alone, on Linux. Where the machine is busy, who looks waits, and not who posts.
-    let _ = rustix::process::nice(NICENESS);
     let mut last: Option<Instant> = None;
     loop {
         let first = match asked.recv_timeout(UPKEEP_EVERY) {
