@@ -17,6 +17,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, ServerConfig, SignatureScheme,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use x509_parser::certificate::Validity;
 use x509_parser::time::ASN1Time;
 
 use crate::disk;
@@ -59,6 +60,7 @@ pub struct Identity {
     certified: Arc<CertifiedKey>,
     /// Of its own, and with it the sessions that clients may resume: none outlives it.
     config: Arc<ServerConfig>,
+    validity: Validity,
 }
 
 impl Identity {
@@ -94,13 +96,15 @@ impl Identity {
         let resolver = SingleCertAndKey::from(certified.clone());
         let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { certified: Arc::new(certified), config: Arc::new(config) })
+        let (_, parsed) = x509_parser::parse_x509_certificate(certified.end_entity_cert()?)
+            .map_err(|_| CertificateError::BadEncoding)?;
+        let validity = parsed.validity().clone();
+        Ok(Self { certified: Arc::new(certified), config: Arc::new(config), validity })
     }
 
     /// When the certificate expires, in seconds since 1970.
-    pub fn expires(&self) -> Option<i64> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(self.certified.cert.first()?).ok()?;
-        Some(parsed.validity().not_after.timestamp())
+    pub fn expires(&self) -> i64 {
+        self.validity.not_after.timestamp()
     }
 }
 
@@ -181,15 +185,14 @@ impl ServerCertVerifier for Own {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.shown.0.load().certified.cert.first() != Some(end_entity) {
+        let shown = self.shown.0.load();
+        if shown.certified.cert.first() != Some(end_entity) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        let (_, parsed) = x509_parser::parse_x509_certificate(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
-        let validity = parsed.validity();
         match now {
-            Some(now) if now < validity.not_before => Err(CertificateError::NotValidYet.into()),
-            Some(now) if now > validity.not_after => Err(CertificateError::Expired.into()),
+            Some(now) if now < shown.validity.not_before => Err(CertificateError::NotValidYet.into()),
+            Some(now) if now > shown.validity.not_after => Err(CertificateError::Expired.into()),
             _ => Ok(ServerCertVerified::assertion()),
         }
     }

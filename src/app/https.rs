@@ -53,7 +53,7 @@ pub fn identity_of(config: &Config) -> Result<Option<Identity>, StartError> {
 
 /// An expired one is shown all the same: whoever connects says so, and to show nothing would be no better.
 fn tell_expiry(identity: &Identity) {
-    let Some(expires) = identity.expires() else { return };
+    let expires = identity.expires();
     if expires <= Timestamp::now().0 / 1_000 {
         tracing::warn!("the certificate of the public listener has expired: clients refuse it; renew it, and reload");
     }
