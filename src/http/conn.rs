@@ -143,7 +143,7 @@ async fn stages(mut io: TcpStream, tls: Option<Tls>, limits: Limits, times: Time
     let io = match &tls {
         Some(tls) => {
             let client = told.map_or(address, |Told(client)| client);
-            if !is_probe && limits.deny().denies(client).is_some() {
+            if !is_probe && limits.is_held_back(client) {
                 // What it is told costs a signature: not as often as it likes.
                 sleep(times.refused).await;
             }

@@ -135,18 +135,22 @@ fn a_stop_waits_for_nobody_who_has_not_come_through_all_stages() {
 fn who_is_denied_waits_before_its_handshake_and_others_do_not() {
     run(async || {
         let limits = limits(64, 0);
-        limits.deny().add("127.0.0.2", "", None).expect("denied");
+        let options =
+            Options { trusted_proxies: vec!["127.0.0.3/32".parse().expect("a network")], ..Options::unlimited() };
+        limits.set(options).expect("no faults");
+        limits.deny().add("127.0.0.2/31", "", None).expect("denied");
         let tls = Tls::new(testing::identity());
         let connector = tls.connector().expect("a connector");
         let (address, _shutdown) = serve_with(Some(tls), Times { refused: SHORT, ..PATIENT }, &limits);
         let mut took = Vec::new();
-        for client in [1, 2] {
+        for client in [1, 2, 3] {
             let io = connect_as(client, address).await;
             let begun = Instant::now();
             connector.connect(address.ip().into(), io).await.expect("a connection with TLS");
             took.push(begun.elapsed());
         }
         assert!(took[1] >= SHORT && took[0] < took[1], "{took:?}");
+        assert!(took[2] < took[1], "a proxy carries others, too: {took:?}");
     });
 }
 

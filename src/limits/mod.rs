@@ -235,6 +235,11 @@ impl Limits {
         Some(denial)
     }
 
+    /// Whether its connections are to cost little: it is denied, and is no proxy that carries others.
+    pub fn is_held_back(&self, peer: IpAddr) -> bool {
+        self.0.deny.denies(peer.to_canonical()).is_some() && !self.trusts(peer)
+    }
+
     /// A connection that is no stream yet. Proxies that are trusted carry many clients, and are not counted as one; nobody else
     /// has more than half of what the host can have.
     pub fn connect(&self, peer: IpAddr) -> Result<Place, Exceeded> {
@@ -242,7 +247,7 @@ impl Limits {
         let rules = self.0.rules.load();
         let all = self.0.descriptors.connections;
         let half = u32::try_from(all / 2).unwrap_or(u32::MAX).max(1);
-        if self.0.deny.denies(asker.address).is_some() && !rules.trusts(peer) {
+        if self.is_held_back(peer) {
             let all = (Limit::Denied, all.div_ceil(16));
             return self.take(&self.0.denied, &asker, Limit::ConnectionsPerClient, DENIED_CONNECTIONS, all);
         }
