@@ -167,6 +167,7 @@ pub async fn start(
     let limits = limits(config)?;
     let recorder = scrape::install()?;
     let https = Https::open(config)?;
+    let times = stop::Times::of(&config.stop, https.is_spoken());
     let (mut sockets, before) = Sockets::find(config)?;
     let address = sockets.public.address();
     let guard = Guard::new(&config.intake, is_loopback(address))?;
@@ -174,7 +175,7 @@ pub async fn start(
     let shutdown = Shutdown::default();
     let succeeds = before.is_some();
     let checked = Checked { address, fetcher: fetcher.clone(), schemas: Arc::new(schemas), limits, guard, succeeds };
-    let (services, store) = services(config, checked, engine, &shutdown).await?;
+    let (services, store) = services(config, checked, times.spread, engine, &shutdown).await?;
     let reloader = Reloader::new(settings, loaded.clone(), address, (fetcher, https.clone()), &services, store.clone());
     let signals = Signals::listen()?;
     engine.spawn(reloader.clone().on_hangup(hangups));
@@ -217,7 +218,7 @@ pub async fn start(
         operators,
         before,
         offer,
-        times: stop::Times::of(&config.stop, https.is_spoken()),
+        times,
     })
 }
 
@@ -236,6 +237,7 @@ struct Checked {
 async fn services(
     config: &Config,
     checked: Checked,
+    end_spread: Duration,
     engine: &Handle,
     shutdown: &Shutdown,
 ) -> Result<(Services, Arc<dyn Log>), StartError> {
@@ -285,7 +287,7 @@ async fn services(
         limits,
         posts: Posts::default(),
         stop: shutdown.watcher(),
-        end_spread: stop::Times::of(&config.stop, config.http.tls_files().is_some()).spread,
+        end_spread,
     };
     Ok((services, log))
 }
