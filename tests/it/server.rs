@@ -250,19 +250,21 @@ impl Server {
 
     /// A metric's value, whatever its labels; 0 if it does not exist yet.
     pub async fn metric(&self, name: &str) -> f64 {
-        let answer = Raw::connect(self.admin).await.get("/metrics", "").await;
-        let text = answer.text();
-        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-        text.lines().filter(of_name).filter_map(value).sum()
+        self.metric_where(name, |labels| labels.starts_with(['{', ' '])).await
     }
 
     /// The same where a label has this value.
     pub async fn metric_of(&self, name: &str, value: &str) -> f64 {
-        let answer = Raw::connect(self.admin).await.get("/metrics", "").await;
-        let (text, label) = (answer.text(), format!("=\"{value}\""));
-        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let label = format!("=\"{value}\"");
+        self.metric_where(name, |labels| labels.starts_with('{') && labels.contains(&label)).await
+    }
+
+    /// The sum over the lines of which this holds, told what comes after the name.
+    async fn metric_where(&self, name: &str, holds: impl Fn(&str) -> bool) -> f64 {
+        let text = Raw::connect(self.admin).await.get("/metrics", "").await.text();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(&holds);
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_name).filter_map(value).sum()
     }
 
     async fn until_it_serves(&mut self) {
